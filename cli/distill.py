@@ -1,0 +1,98 @@
+"""``dfkd-meta distill``: a student from a teacher and its sidecar, without data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dfkd_meta_cli.options import (
+    AsJson,
+    Assignments,
+    ConfigFile,
+    Device,
+    Overwrite,
+    Quiet,
+    Token,
+    pick_device,
+)
+from dfkd_meta_cli.output import TerminalProgress, errors_as_text, print_json, print_table
+
+
+def command(
+    where: Annotated[str, typer.Argument(metavar="ID", help="user/repo, user/repo@revision or a folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for the student and the run.")],
+    student: Annotated[
+        str | None, typer.Option(help="A built-in architecture, half, quarter, or a width ratio.")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="See 'dfkd-meta list methods'.")] = None,
+    seed: Annotated[int | None, typer.Option(help="One seed for the whole run.")] = None,
+    eval_data: Annotated[
+        str | None, typer.Option(help="Data to measure the finished student on; never trained on.")
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Your own module:function for a teacher that is not built in.")
+    ] = None,
+    device: Device = "auto",
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    token: Token = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Distill a student from a teacher and its sidecar, without the original data.
+
+    Example: dfkd-meta distill user/teacher --student half --out student
+    """
+    with errors_as_text():
+        from dfkd_meta.config import load_config
+        from dfkd_meta.consumer.distill import distill
+        from dfkd_meta.consumer.pipeline import DistillConfig
+        from dfkd_meta.consumer.results import describe, save_run
+        from dfkd_meta.data import open_data
+        from dfkd_meta.folders import require_free
+        from dfkd_meta.hub import pull
+
+        named = {"student": student, "method": method, "seed": seed}
+        settings = load_config(
+            DistillConfig,
+            file=config,
+            assignments=assignments or (),
+            override={key: value for key, value in named.items() if value is not None},
+        )
+        require_free(out, overwrite=overwrite)
+        evaluation = open_data(eval_data, split="test") if eval_data else None
+        progress = TerminalProgress(quiet)
+        run = distill(
+            pull(where, token=token, progress=progress),
+            settings,
+            factory=teacher,
+            device=pick_device(device),
+            evaluation=evaluation,
+            progress=progress,
+        )
+        progress.step(f"saving to {out}")
+        save_run(run, out)
+        facts = describe(run)
+        if as_json:
+            print_json(facts)
+        else:
+            _print(facts, out)
+
+
+def _print(facts: dict[str, Any], out: Path) -> None:
+    result, teacher = facts["result"], facts["teacher"]
+    rows = [
+        ("teacher", f"{teacher['architecture']} (sidecar profile {teacher['profile']})"),
+        ("student", f"{facts['student']['architecture']}, {facts['student']['parameters']:,} parameters"),
+        ("method", facts["config"]["method"]),
+        ("synthetic inputs", f"{result['images']:,}"),
+        ("agreement with the teacher on them", f"{100 * result['agreement_on_synthetic']:.2f} %"),
+        ("seconds", ", ".join(f"{part} {value:.1f}" for part, value in result["seconds"].items())),
+        ("saved in", str(out)),
+    ]
+    if result["accuracy"] is not None:
+        rows.insert(5, ("accuracy on the evaluation data", f"{100 * result['accuracy']:.2f} %"))
+    print_table("distilled without data", ["", "value"], rows)

@@ -1,0 +1,66 @@
+"""``dfkd-meta list``: what can be named on the command line."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from dfkd_meta_cli.options import AsJson
+from dfkd_meta_cli.output import errors_as_text, print_json, print_table
+
+TOPICS = ("methods", "architectures", "statistics", "losses")
+
+
+def command(
+    what: Annotated[str, typer.Argument(help=" | ".join(TOPICS))] = "methods",
+    as_json: AsJson = False,
+) -> None:
+    """List methods (with their source and needs), architectures, statistics or losses.
+
+    Example: dfkd-meta list methods
+    """
+    with errors_as_text():
+        rows = _rows(what)
+        if as_json:
+            print_json(rows)
+        else:
+            print_table(what, list(rows[0]), [list(row.values()) for row in rows])
+
+
+def _rows(what: str) -> list[dict[str, Any]]:
+    from dfkd_meta.errors import UsageError
+
+    if what == "methods":
+        from dfkd_meta.synthesis.recipe import methods
+
+        entries = [methods.get(name) for name in methods.names()]
+        return [
+            {
+                "method": entry.name,
+                "source": entry.source,
+                "needs": "; ".join(
+                    " or ".join(str(query) for query in alternatives)
+                    for alternatives in entry.needs
+                )
+                or "nothing",
+            }
+            for entry in entries
+        ]
+    if what == "architectures":
+        from dfkd_meta.teachers import architectures
+
+        return [_summary("architecture", n, architectures.get(n)) for n in architectures.names()]
+    if what == "statistics":
+        from dfkd_meta.statistics import statistics
+
+        return [_summary("statistic", n, statistics.get(n)) for n in statistics.names()]
+    if what == "losses":
+        from dfkd_meta.distillation.losses import losses
+
+        return [_summary("loss", n, losses.get(n)) for n in losses.names()]
+    raise UsageError(f"there is no list of {what!r}", hint="one of: " + ", ".join(TOPICS))
+
+
+def _summary(what: str, name: str, entry: object) -> dict[str, str]:
+    return {what: name, "what it is": (entry.__doc__ or "").strip().split("\n")[0]}

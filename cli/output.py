@@ -1,0 +1,87 @@
+"""Where text goes: results to stdout, talk to stderr; ``--json`` prints the same facts as data."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from dfkd_meta.errors import DfkdMetaError
+
+T = TypeVar("T")
+
+
+def stdout() -> Console:
+    """A console on stdout; wide when piped, so that a pipe never wraps a row."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+
+
+def stderr() -> Console:
+    return Console(stderr=True, highlight=False)
+
+
+def print_json(data: Any) -> None:
+    """Print data as one JSON document on stdout (no NaN: it is not JSON)."""
+    print(json.dumps(data, indent=2, allow_nan=False))
+
+
+def print_line(text: str) -> None:
+    """Print one plain line of result on stdout."""
+    stdout().print(escape(text), soft_wrap=True)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table on stdout; columns whose name ends in a unit or ``%`` are aligned right."""
+    table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
+    for name in columns:
+        numeric = name.endswith(("%", "bytes", "seconds", "KB", "count", "n"))
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row))
+    stdout().print(table)
+
+
+@contextmanager
+def errors_as_text() -> Iterator[None]:
+    """Turn every refusal into three lines on stderr and its exit code; nothing else is caught."""
+    try:
+        yield
+    except DfkdMetaError as error:
+        console = stderr()
+        console.print(f"[bold red]error[/] {error.code}: {escape(error.message)}", soft_wrap=True)
+        if error.where:
+            console.print(f"  where: {escape(error.where)}", soft_wrap=True)
+        if error.hint:
+            console.print(f"  hint:  {escape(error.hint)}", soft_wrap=True)
+        raise typer.Exit(error.exit_code) from error
+
+
+class TerminalProgress:
+    """Draws ``dfkd_meta.progress.Progress`` on stderr; bars only on a terminal, steps always."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.console = stderr()
+
+    def step(self, message: str) -> None:
+        if not self.quiet:
+            self.console.print(f"[cyan]>[/] {escape(message)}", soft_wrap=True)
+
+    def track(self, items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
+        columns = (
+            TextColumn("  {task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        hidden = self.quiet or not self.console.is_terminal
+        with Progress(*columns, console=self.console, transient=True, disable=hidden) as bar:
+            yield from bar.track(items, total=total, description=what)

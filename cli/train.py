@@ -1,0 +1,83 @@
+"""``dfkd-meta train``: a network from scratch on labeled data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dfkd_meta_cli.options import (
+    AsJson,
+    Assignments,
+    ConfigFile,
+    Device,
+    Overwrite,
+    Quiet,
+    pick_device,
+)
+from dfkd_meta_cli.output import TerminalProgress, errors_as_text, print_json, print_table
+
+
+def command(
+    architecture: Annotated[str, typer.Argument(help="See 'dfkd-meta list architectures'.")],
+    data: Annotated[str, typer.Option(help="Labeled training data, e.g. digits or a folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for model.safetensors and config.json.")],
+    seed: Annotated[int | None, typer.Option(help="Seed of start, order and augmentation.")] = None,
+    eval_data: Annotated[
+        str | None, typer.Option(help="Data to measure the finished network on.")
+    ] = None,
+    device: Device = "auto",
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a built-in architecture on labeled data.
+
+    Example: dfkd-meta train lenet5 --data mnist/ --set shape=[1,32,32] --out teacher
+    """
+    with errors_as_text():
+        from dfkd_meta.config import load_config
+        from dfkd_meta.data import open_data
+        from dfkd_meta.distillation.evaluation import accuracy
+        from dfkd_meta.folders import new_folder, require_free
+        from dfkd_meta.producer.train import TrainConfig, train_network
+        from dfkd_meta.teachers import save_model
+
+        override = {} if seed is None else {"seed": seed}
+        settings = load_config(
+            TrainConfig, file=config, assignments=assignments or (), override=override
+        )
+        require_free(out, overwrite=overwrite)
+        dataset = open_data(data, split="train")
+        evaluation = open_data(eval_data, split="test") if eval_data else None
+        progress = TerminalProgress(quiet)
+        progress.step(f"training {architecture} on {len(dataset):,} samples of {dataset.name}")
+        net = train_network(
+            architecture, dataset, settings, device=pick_device(device), progress=progress
+        )
+        score = accuracy(net.module, evaluation, net.inputs) if evaluation else None
+        with new_folder(out) as folder:
+            save_model(
+                folder,
+                net.module,
+                source=net.source,
+                architecture=net.architecture,
+                arguments=net.arguments,
+                inputs=net.inputs,
+                outputs=net.outputs,
+            )
+        facts = {
+            "architecture": architecture,
+            "parameters": sum(p.numel() for p in net.module.parameters()),
+            "samples": len(dataset),
+            "accuracy": score,
+            "out": str(out),
+        }
+        if as_json:
+            print_json(facts)
+        else:
+            shown = {**facts, "accuracy": "not measured" if score is None else f"{100 * score:.2f} %"}
+            print_table("trained", ["", "value"], list(shown.items()))

@@ -1,0 +1,51 @@
+"""Random changes that keep what an image shows: used while synthesizing and while training."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def shift_each(images: Tensor, reach: int, generator: torch.Generator) -> Tensor:
+    """Move every image by its own offset, uniform in [-reach, reach] along both axes.
+
+    images `n c h w`; the border is repeated outwards. Other shapes are returned as they are.
+    """
+    if reach == 0 or images.dim() != 4:
+        return images
+    count, _, height, width = images.shape
+    padded = F.pad(images, (reach,) * 4, mode="replicate")
+    offset = torch.randint(0, 2 * reach + 1, (2, count), generator=generator).to(images.device)
+    rows = offset[0, :, None] + torch.arange(height, device=images.device)
+    columns = offset[1, :, None] + torch.arange(width, device=images.device)
+    sample = torch.arange(count, device=images.device)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]].permute(
+        0, 3, 1, 2
+    )
+
+
+def roll_batch(images: Tensor, reach: int, generator: torch.Generator) -> Tensor:
+    """Roll the whole batch by one offset in [-reach, reach] along both axes (DeepInversion's jitter).
+
+    images `n c h w`; other shapes are returned as they are.
+    """
+    if reach == 0 or images.dim() != 4:
+        return images
+    down, right = torch.randint(-reach, reach + 1, (2,), generator=generator).tolist()
+    return images.roll((down, right), dims=(2, 3))
+
+
+def mix_pairs(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Blend the first ``share`` of a batch with the same rows in another order.
+
+    Each blended row is ``w x_i + (1 - w) x_j`` with its own w uniform in [0, 1] (mixup, Zhang et
+    al. 2018, with a flat weight); labels are left to the teacher. images `n ...`.
+    """
+    count = int(len(images) * share)
+    if count < 2:
+        return images
+    partner = torch.randperm(count, generator=generator).to(images.device)
+    weight = torch.rand(count, *(1,) * (images.dim() - 1), generator=generator).to(images.device)
+    blended = weight * images[:count] + (1 - weight) * images[partner]
+    return torch.cat([blended, images[count:]])

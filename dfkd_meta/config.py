@@ -1,0 +1,84 @@
+"""Configurations: frozen pydantic models filled from defaults, a TOML file and ``key=value``."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dfkd_meta.errors import UsageError
+
+
+class Config(BaseModel):
+    """Base of every configuration: immutable, and an unknown key is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+C = TypeVar("C", bound=Config)
+
+
+def load_config(
+    model: type[C],
+    *,
+    file: Path | None = None,
+    assignments: Sequence[str] = (),
+    override: Mapping[str, Any] | None = None,
+) -> C:
+    """Build ``model`` from a TOML file, then ``a.b=value`` assignments, then ``override``.
+
+    Values of assignments are read as TOML (``0.5``, ``true``, ``[1, 2]``); what is not TOML is a
+    string. Raises UsageError that names the key, what it holds and what was expected.
+    """
+    values: dict[str, Any] = {} if file is None else _read_toml(file)
+    for assignment in assignments:
+        _merge(values, _parse_assignment(assignment))
+    _merge(values, override or {})
+    return make_config(model, values)
+
+
+def make_config(model: type[C], values: Mapping[str, Any]) -> C:
+    """Validate a mapping against a configuration model. Raises UsageError."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise UsageError(
+                f"there is no option {key!r}", hint="known: " + ", ".join(sorted(model.model_fields))
+            ) from error
+        raise UsageError(f"option {key!r}: {first['msg']}, got {first['input']!r}") from error
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read the configuration: {error.strerror}", where=str(file)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"the configuration is not TOML: {error}", where=str(file)) from error
+
+
+def _parse_assignment(text: str) -> dict[str, Any]:
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise UsageError(f"{text!r} is not key=value", hint="e.g. --set temperature=4")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    for part in reversed(key.strip().split(".")):
+        parsed = {part: parsed}
+    return parsed
+
+
+def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
+    for key, value in new.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value

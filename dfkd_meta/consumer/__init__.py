@@ -1,0 +1,1 @@
+"""Use cases of people without the data: the only place where synthesis meets distillation."""

@@ -1,0 +1,110 @@
+"""What a run leaves on disk: a plain student, its card, how to repeat it, and the inputs it saw."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from dfkd_meta.consumer.distill import DistillRun
+from dfkd_meta.folders import new_folder
+from dfkd_meta.hub import StudentFacts, student_card
+from dfkd_meta.report.grid import grid_png
+from dfkd_meta.sidecar import MANIFEST_FILE, sha256_file
+from dfkd_meta.teachers import save_model
+
+GRID_IMAGES = 100
+
+
+def save_run(run: DistillRun, out: Path) -> None:
+    """Write the run into ``out``, whole or not at all.
+
+    ``model.safetensors`` and ``config.json`` are the plain student; ``README.md`` its model card;
+    ``run.json`` everything needed to repeat the run; ``synthetic.safetensors`` the inputs
+    (float16 `n ...`, model-normalized) and labels; ``synthetic.png`` the first of them.
+    """
+    facts = describe(run)
+    with new_folder(out) as folder:
+        save_model(
+            folder,
+            run.student.module,
+            source="builtin",
+            architecture=run.student.architecture,
+            arguments=run.student.arguments,
+            inputs=run.teacher.inputs,
+            outputs=run.teacher.outputs,
+            extra={"distilled_from": facts["teacher"]},
+        )
+        (folder / "run.json").write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
+        (folder / "README.md").write_text(student_card(_card_facts(run, facts)))
+        _save_inputs(run, folder)
+
+
+def describe(run: DistillRun) -> dict[str, Any]:
+    """The run as plain data: the content of ``run.json``."""
+    manifest = run.sidecar.manifest
+    return {
+        "dfkd_meta": version("dfkd-meta"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": {
+            "platform": platform.platform(),
+            "device": str(run.device),
+            "threads": torch.get_num_threads(),
+        },
+        "teacher": {
+            "repo_id": run.pulled.repo_id,
+            "commit": run.pulled.commit,
+            "architecture": manifest.teacher.architecture,
+            "files": {file.path: file.sha256 for file in manifest.teacher.files},
+            "sidecar_sha256": sha256_file(run.sidecar.folder / MANIFEST_FILE),
+            "profile": manifest.profile,
+        },
+        "config": run.config.model_dump(mode="json"),
+        "student": {
+            "architecture": run.student.architecture,
+            "arguments": run.student.arguments,
+            "parameters": sum(p.numel() for p in run.student.module.parameters()),
+        },
+        "result": {
+            "images": len(run.pool),
+            "agreement_on_synthetic": run.agreement,
+            "accuracy": run.accuracy,
+            "seconds": {part: round(value, 2) for part, value in run.seconds.items()},
+        },
+    }
+
+
+def _card_facts(run: DistillRun, facts: dict[str, Any]) -> StudentFacts:
+    return StudentFacts(
+        architecture=run.student.architecture,
+        parameters=facts["student"]["parameters"],
+        teacher_architecture=run.sidecar.manifest.teacher.architecture,
+        teacher_repo=run.pulled.repo_id,
+        teacher_commit=run.pulled.commit,
+        sidecar_sha256=facts["teacher"]["sidecar_sha256"],
+        profile=run.sidecar.manifest.profile,
+        method=run.config.method,
+        seed=run.config.seed,
+        images=len(run.pool),
+        accuracy=run.accuracy,
+        license=run.sidecar.manifest.teacher.license,
+    )
+
+
+def _save_inputs(run: DistillRun, folder: Path) -> None:
+    tensors = {"images": run.pool.images.half().contiguous()}
+    if run.pool.labels is not None:
+        tensors["labels"] = run.pool.labels.contiguous()
+    save_file(tensors, folder / "synthetic.safetensors")
+    spread = torch.linspace(0, len(run.pool) - 1, min(GRID_IMAGES, len(run.pool))).long()
+    chosen = run.pool.select(spread)
+    order = torch.arange(len(chosen)) if chosen.labels is None else chosen.labels.argsort(stable=True)
+    picture = grid_png(chosen.images[order], run.teacher.inputs)
+    if picture is not None:
+        (folder / "synthetic.png").write_bytes(picture)

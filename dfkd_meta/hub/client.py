@@ -1,0 +1,131 @@
+"""The Hub as this package needs it: resolve, list, download and commit, with our errors."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, HfApi, constants
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.hf_api import RepoFile
+
+from dfkd_meta.hub.failures import Attempt, hub_errors
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a commit as the Hub lists it. ``sha256`` is known for LFS files only."""
+
+    path: str
+    size: int
+    blob_id: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Head:
+    """A repository at one revision; ``commit`` is None when the branch does not exist yet."""
+
+    commit: str | None
+    private: bool
+
+
+class Hub:
+    """The Hub at ``HF_ENDPOINT``. Without a token the one of 'hf auth login' or HF_TOKEN is used.
+
+    ``cache_dir`` is the cache that all Hugging Face tools share, unless given.
+    """
+
+    def __init__(self, *, token: str | None = None, cache_dir: Path | None = None) -> None:
+        self._api = HfApi(token=token, library_name="dfkd-meta")
+        self.endpoint = self._api.endpoint
+        self.offline = constants.is_offline_mode()
+        self._cache = Path(cache_dir or constants.HF_HUB_CACHE).expanduser()
+        assets = Path(cache_dir) / "assets" if cache_dir else Path(constants.HF_ASSETS_CACHE)
+        self.assets = assets.expanduser() / "dfkd-meta"
+
+    def resolve(self, repo_id: str, revision: str) -> str:
+        """The commit (40 hex digits) that a branch, tag or commit stands for now."""
+        with self._errors(repo_id, revision):
+            return self._api.resolve_revision(
+                repo_id, revision=revision, cache_dir=self._cache, local_files_only=self.offline
+            ).resolved
+
+    def listing(self, repo_id: str, commit: str, paths: Collection[str]) -> dict[str, RemoteFile]:
+        """Those of the paths that are files of the commit, with size and digest."""
+        with self._errors(repo_id, commit):
+            entries = self._api.get_paths_info(repo_id, sorted(paths), revision=commit)
+        return {
+            entry.path: RemoteFile(
+                entry.path, entry.size, entry.blob_id, entry.lfs.sha256 if entry.lfs else None
+            )
+            for entry in entries
+            if isinstance(entry, RepoFile)
+        }
+
+    def download(self, repo_id: str, commit: str, path: str) -> Path:
+        """One file of a commit, from the cache or through the network into it."""
+        with self._errors(repo_id, commit):
+            return Path(
+                self._api.hf_hub_download(
+                    repo_id, path, revision=commit, cache_dir=self._cache
+                )
+            )
+
+    def head(self, repo_id: str, branch: str) -> Head | None:
+        """What a branch stands at, as the user of the token sees it; None without a repository."""
+        with self._errors(repo_id, branch):
+            try:
+                info = self._api.model_info(repo_id, revision=branch)
+            except RevisionNotFoundError:
+                info = self._api.model_info(repo_id)
+                return Head(None, bool(info.private))
+            except RepositoryNotFoundError:
+                return None
+            return Head(info.sha, bool(info.private))
+
+    def create(self, repo_id: str, *, private: bool) -> None:
+        """Make the repository. It may exist already."""
+        with self._errors(repo_id, writing=True):
+            self._api.create_repo(repo_id, private=private, exist_ok=True)
+
+    def create_branch(self, repo_id: str, branch: str) -> None:
+        with self._errors(repo_id, branch, writing=True):
+            self._api.create_branch(repo_id, branch=branch, exist_ok=True)
+
+    def commit(
+        self,
+        repo_id: str,
+        files: Mapping[str, Path | bytes],
+        *,
+        onto: tuple[str, str],
+        message: str,
+        create_pr: bool = False,
+    ) -> tuple[str, str]:
+        """Add files in one commit onto (branch, its head); refused if the head has moved.
+
+        Returns the commit id and the address of the commit or pull request.
+        """
+        branch, parent = onto
+        # The client declares bytes and BinaryIO, and str for paths.
+        operations = [
+            CommitOperationAdd(path, file if isinstance(file, bytes) else str(file))
+            for path, file in files.items()
+        ]
+        with self._errors(repo_id, branch, writing=True):
+            made = self._api.create_commit(
+                repo_id,
+                operations,
+                commit_message=message,
+                revision=branch,
+                parent_commit=parent,
+                create_pr=create_pr,
+            )
+        return made.oid, made.pr_url or made.commit_url
+
+    def _errors(
+        self, repo_id: str, revision: str | None = None, *, writing: bool = False
+    ) -> AbstractContextManager[None]:
+        return hub_errors(Attempt(self.endpoint, repo_id, revision, writing))

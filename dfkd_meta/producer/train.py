@@ -1,0 +1,105 @@
+"""``train``: a built-in architecture from scratch, on labeled data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import Field
+
+from dfkd_meta.batches import SyntheticBatch, concatenate, shuffled
+from dfkd_meta.config import Config
+from dfkd_meta.data import Dataset, batches
+from dfkd_meta.distillation.training import TrainingConfig, fit
+from dfkd_meta.errors import DataError
+from dfkd_meta.progress import Progress
+from dfkd_meta.seeding import derive_seed, generator_for
+from dfkd_meta.sidecar import InputSpec, OutputSpec
+from dfkd_meta.teachers import Teacher, build_model
+
+
+class TrainConfig(Config):
+    """How a network is trained on real data.
+
+    ``shape`` (channels, height, width) resizes the images; ``mean`` and ``std`` per channel default
+    to those of the training images themselves; ``width`` scales the architecture's hidden layers.
+    """
+
+    seed: int = 0
+    width: float = Field(1.0, gt=0)
+    shape: list[int] | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    label_names: list[str] | None = None
+    training: TrainingConfig = TrainingConfig(loss="hard", batch_size=128, mix=0.0)
+
+
+def real_pool(dataset: Dataset, inputs: InputSpec, *, limit: int | None = None) -> SyntheticBatch:
+    """A real data set as a pool: images float32 `n ...`, model-normalized, with labels if known."""
+    parts = [
+        SyntheticBatch(images, labels)
+        for images, labels in batches(dataset, inputs, batch_size=1000, limit=limit)
+    ]
+    return concatenate(parts)
+
+
+def train_network(
+    architecture: str,
+    dataset: Dataset,
+    config: TrainConfig,
+    *,
+    device: torch.device | None = None,
+    progress: Progress | None = None,
+) -> Teacher:
+    """Train ``architecture`` on ``dataset`` and return it as a teacher.
+
+    Raises DataError (no labels), UsageError (unknown architecture or option).
+    """
+    if dataset.labels is None:
+        raise DataError("training needs labels", where=dataset.name)
+    device = device or torch.device("cpu")
+    inputs = input_spec(dataset, config)
+    outputs = OutputSpec(num_classes=int(dataset.labels.max()) + 1, label_names=config.label_names)
+    arguments: dict[str, Any] = {
+        "num_classes": outputs.num_classes,
+        "shape": list(inputs.shape),
+        "width": config.width,
+    }
+    module = build_model(architecture, arguments, seed=derive_seed(config.seed, "student"))
+    generator = generator_for(config.seed, "training")
+    pool = real_pool(dataset, inputs).to(device)
+    stream = shuffled(pool, batch_size=config.training.batch_size, generator=generator)
+    fit(module.to(device), stream, config.training, generator, progress=progress)
+    return Teacher(
+        module=module.cpu().requires_grad_(False),
+        source="builtin",
+        architecture=architecture,
+        arguments=arguments,
+        inputs=inputs,
+        outputs=outputs,
+    )
+
+
+def input_spec(dataset: Dataset, config: TrainConfig) -> InputSpec:
+    """The input block for training on ``dataset``: its shape, range and normalization.
+
+    Mean and standard deviation are population moments per channel over (at most 10,000 of) the
+    training images.
+    """
+    sample = dataset.read(range(min(len(dataset), 10_000)))
+    if sample.dim() != 4:
+        raise DataError(f"images must be n c h w, got {tuple(sample.shape)}", where=dataset.name)
+    channels = sample.shape[1]
+    mean = config.mean or [round(float(v), 4) for v in sample.mean((0, 2, 3))]
+    std = config.std or [round(float(v), 4) for v in sample.std((0, 2, 3), correction=0)]
+    shape = config.shape or list(sample.shape[1:])
+    resized = shape[1:] != list(sample.shape[2:])
+    return InputSpec(
+        shape=shape,
+        axes=["c", "h", "w"],
+        value_range=[min(0.0, float(sample.min())), max(1.0, float(sample.max()))],
+        mean=mean,
+        std=std,
+        color_order={1: "gray", 3: "rgb"}.get(channels),
+        interpolation="bilinear" if resized else None,
+    )

@@ -1,0 +1,93 @@
+"""What the checks look at: the manifest, the tensor file, the teacher files that are there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from dfkd_meta.sidecar.issues import ValidationReport, pointer
+from dfkd_meta.sidecar.kinds import KINDS, Kind
+from dfkd_meta.sidecar.manifest import Manifest, StatisticRecord, Tap, TensorRef, channel_axis
+from dfkd_meta.sidecar.store import Array, Entry, Header, view
+
+
+@dataclass(frozen=True)
+class TensorData:
+    """A safetensors file whose header is sound; ``data`` (whole file) for the sidecar's own only."""
+
+    path: Path
+    header: Header
+    data: bytes | None = None
+
+    def read(self, entry: Entry) -> Array:
+        """The values of one tensor, read-only."""
+        if self.data is not None:
+            return view(self.data, entry, self.header.data_begin)
+        with self.path.open("rb") as file:
+            file.seek(self.header.data_begin + entry.begin)
+            return view(file.read(entry.end - entry.begin), Entry(entry.dtype, entry.shape, 0, 0))
+
+
+@dataclass
+class Evidence:
+    """One sidecar under examination. ``own`` is None when the tensor file is missing or unsound."""
+
+    manifest: Manifest
+    report: ValidationReport
+    own: TensorData | None = None
+    teacher: dict[str, TensorData] = field(default_factory=dict)
+
+    @cached_property
+    def taps(self) -> dict[str, Tap]:
+        return {tap.id: tap for tap in self.manifest.taps}
+
+    def add(self, code: str, path: str, message: str) -> None:
+        self.report.add(code, path, message)
+
+    def records(self) -> Iterator[tuple[str, StatisticRecord]]:
+        """Every record with its JSON pointer; stops early once findings are only counted."""
+        for number, record in enumerate(self.manifest.statistics):
+            if self.report.full:
+                return
+            yield pointer("statistics", number), record
+
+    def source(self, ref: TensorRef) -> TensorData | None:
+        """The file that a reference points into, if it is there and sound."""
+        return self.own if ref.file is None else self.teacher.get(ref.file)
+
+    def entry(self, ref: TensorRef) -> Entry | None:
+        """The header entry that a reference names, if it is there and as the manifest says."""
+        source = self.source(ref)
+        entry = source.header.entries.get(ref.key) if source else None
+        agrees = entry and (entry.dtype, list(entry.shape)) == (ref.dtype, ref.shape)
+        return entry if agrees else None
+
+    def features(self, record: StatisticRecord) -> int | None:
+        """Number of features of a record over its taps; None where a tap does not allow it."""
+        sizes = [features_at(self.taps.get(name), record.reduction) for name in record.taps]
+        known = [size for size in sizes if size is not None]
+        return sum(known) if known and len(known) == len(sizes) else None
+
+
+def features_at(tap: Tap | None, reduction: str | None) -> int | None:
+    """Features of one tap: all elements for ``unit``, else the channels."""
+    if tap is None or reduction is None or len(tap.shape) != len(tap.axes):
+        return None
+    if reduction == "unit":
+        return math.prod(tap.shape)
+    axis = channel_axis(tap.axes)
+    return None if axis is None else tap.shape[axis]
+
+
+def groups(record: StatisticRecord) -> int:
+    """Number of groups: 1, or the classes listed."""
+    return 1 if record.scope == "global" else len(record.classes or ())
+
+
+def known_kind(record: StatisticRecord) -> Kind | None:
+    """The rules of the record's kind, if this version knows the kind in the record's version."""
+    kind = KINDS.get(record.kind)
+    return kind if kind and kind.version == record.kind_version else None

@@ -1,0 +1,81 @@
+"""Inputs, outputs, taps and provenance: fields that must agree with one another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dfkd_meta.sidecar.checks.evidence import Evidence
+from dfkd_meta.sidecar.issues import pointer, short
+from dfkd_meta.sidecar.manifest import InputSpec, Tap, channel_axis
+
+CHANNELS = {"gray": 1, "rgb": 3, "bgr": 3}
+
+
+def check_layout(evidence: Evidence) -> None:
+    """DM301 to DM308."""
+    _check_inputs(evidence, evidence.manifest.inputs)
+    outputs = evidence.manifest.outputs
+    names = outputs.label_names
+    if names is not None and len(names) != outputs.num_classes:
+        text = f"{len(names)} names for {outputs.num_classes} classes"
+        evidence.add("DM306", "/outputs/label_names", text)
+    seen: set[str] = set()
+    for number, tap in enumerate(evidence.manifest.taps):
+        if evidence.report.full:
+            return
+        path = pointer("taps", number)
+        if tap.id in seen:
+            evidence.add("DM301", path + "/id", f"the tap id {short(tap.id)} occurs twice")
+        seen.add(tap.id)
+        if _axes_agree(evidence, path, tap.shape, tap.axes) and tap.module == "":
+            _check_outer_tap(evidence, path, tap)
+    _check_provenance(evidence)
+
+
+def _axes_agree(
+    evidence: Evidence, path: str, shape: Sequence[int], axes: Sequence[str]
+) -> bool:
+    good = len(shape) == len(axes) == len(set(axes))
+    if not good:
+        text = f"shape {list(shape)} against axes {', '.join(axes)[:80]}"
+        evidence.add("DM302", path + "/axes", text)
+    return good
+
+
+def _check_inputs(evidence: Evidence, inputs: InputSpec) -> None:
+    if inputs.value_range[0] >= inputs.value_range[1]:
+        evidence.add("DM305", "/inputs/value_range", f"{inputs.value_range} is not ascending")
+    if not _axes_agree(evidence, "/inputs", inputs.shape, inputs.axes):
+        return
+    # A flat input (one axis) is normalized as a whole: its elements are no color channels.
+    axis = channel_axis(inputs.axes) if len(inputs.axes) > 1 else None
+    channels = 1 if axis is None else inputs.shape[axis]
+    for name, values in (("mean", inputs.mean), ("std", inputs.std)):
+        if len(values) != channels:
+            text = f"{len(values)} values for {channels} channels"
+            evidence.add("DM303", f"/inputs/{name}", text)
+    if inputs.color_order is not None and channels != CHANNELS[inputs.color_order]:
+        text = f"{inputs.color_order} with {channels} channels"
+        evidence.add("DM304", "/inputs/color_order", text)
+
+
+def _check_outer_tap(evidence: Evidence, path: str, tap: Tap) -> None:
+    """The whole model's own input and output are already described by inputs and outputs."""
+    manifest = evidence.manifest
+    at_input = tap.side == "input"
+    wanted = manifest.inputs.shape if at_input else [manifest.outputs.num_classes]
+    if tap.shape != wanted:
+        evidence.add("DM307", path + "/shape", f"shape {tap.shape} where {wanted} is given")
+    if at_input and not tap.linear_in_input:
+        evidence.add("DM307", path + "/linear_in_input", "the input is linear in itself")
+
+
+def _check_provenance(evidence: Evidence) -> None:
+    provenance = evidence.manifest.provenance
+    counts, classes = provenance.class_counts, evidence.manifest.outputs.num_classes
+    if counts is None:
+        return
+    if len(counts) != classes or sum(counts) != provenance.samples:
+        text = f"{len(counts)} counts, sum {sum(counts):,}, for {classes} classes and "
+        text += f"{provenance.samples:,} samples"
+        evidence.add("DM308", "/provenance/class_counts", text)

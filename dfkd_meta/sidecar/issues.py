@@ -1,0 +1,111 @@
+"""What validation finds: issues with a stable code, a severity and a place in the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from dfkd_meta.errors import DfkdMetaError
+from dfkd_meta.sidecar.codes import CODES, Severity
+
+# A hostile file can break a rule a million times; a reader wants the first few hundred.
+MAX_ISSUES = 500
+
+
+@dataclass(frozen=True)
+class Issue:
+    """One finding.
+
+    ``path`` is a JSON pointer into ``dfkd_meta.json`` ("" is the whole document), or the name of a
+    file when the finding is about a file.
+    """
+
+    code: str
+    severity: Severity
+    path: str
+    message: str
+    hint: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "code": self.code,
+            "severity": self.severity,
+            "path": self.path,
+            "message": self.message,
+            "hint": self.hint,
+        }
+
+
+@dataclass
+class ValidationReport:
+    """Every issue of one sidecar, in the order found.
+
+    ``ok`` means: no error among them, and with ``strict`` no warning either.
+    """
+
+    issues: list[Issue] = field(default_factory=list)
+    strict: bool = False
+    cut: bool = False
+
+    def add(self, code: str, path: str, message: str) -> None:
+        """Note one finding; beyond ``MAX_ISSUES`` only that there are more (DM140)."""
+        severity, hint = CODES[code].severity, CODES[code].mend
+        # Notes and warnings must not crowd out the error that makes the file invalid.
+        if len(self.issues) < MAX_ISSUES or (severity == "error" and not self.errors):
+            self.issues.append(Issue(code, severity, path, message, hint))
+        elif not self.cut:
+            self.cut = True
+            text = f"only the first {MAX_ISSUES} issues are listed"
+            self.issues.append(Issue("DM140", "note", "", text, CODES["DM140"].mend))
+
+    @property
+    def full(self) -> bool:
+        """Whether further findings are only counted: long loops may stop."""
+        return self.cut and bool(self.errors)
+
+    def of(self, severity: Severity) -> list[Issue]:
+        return [issue for issue in self.issues if issue.severity == severity]
+
+    @property
+    def errors(self) -> list[Issue]:
+        return self.of("error")
+
+    @property
+    def ok(self) -> bool:
+        return not self.errors and not (self.strict and self.of("warning"))
+
+    def __iter__(self) -> Iterator[Issue]:
+        return iter(self.issues)
+
+
+class SidecarError(DfkdMetaError):
+    """A sidecar that must not be used; ``report`` holds every issue found."""
+
+    code = "DM500"
+
+    def __init__(self, folder: str, report: ValidationReport) -> None:
+        first = report.errors[0]
+        more = len(report.errors) - 1
+        super().__init__(
+            f"the sidecar is not valid: {first.code} {first.message}"
+            + (f" (and {more} more)" if more else ""),
+            where=f"{folder}: {first.path or 'dfkd_meta.json'}",
+            hint=f"run 'dfkd-meta validate {folder}' for every issue",
+        )
+        self.report = report
+
+
+def pointer(*parts: str | int) -> str:
+    """A JSON pointer (RFC 6901): ``pointer("taps", 0, "id")`` is ``/taps/0/id``."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
+
+
+def short(value: object, limit: int = 80) -> str:
+    """``repr`` of a value from a file, cut so that a hostile one cannot flood a terminal."""
+    if isinstance(value, dict):
+        return f"an object of {len(value)} entries"
+    if isinstance(value, list):
+        return f"a list of {len(value)} entries"
+    text = repr(value[: limit + 1] if isinstance(value, str) else value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,0 +1,28 @@
+"""Statistics of a teacher's activations: what can be computed, and one streaming pass over data."""
+
+from dfkd_meta.statistics.base import (
+    Accumulator,
+    Context,
+    RecordRequest,
+    Reduction,
+    Result,
+    make_accumulator,
+    statistics,
+)
+from dfkd_meta.statistics.collect import MIN_COUNT, Collection, collect
+from dfkd_meta.statistics.observe import check_counts, feature_count
+
+__all__ = [
+    "MIN_COUNT",
+    "Accumulator",
+    "Collection",
+    "Context",
+    "RecordRequest",
+    "Reduction",
+    "Result",
+    "check_counts",
+    "collect",
+    "feature_count",
+    "make_accumulator",
+    "statistics",
+]

@@ -1,0 +1,170 @@
+"""What a statistic is: a request, an accumulator with a merge law, and the registry of kinds.
+
+One statistic is one file in ``dfkd_meta/statistics/kinds``: a class with ``@statistics.register``.
+Plug-ins register through the entry-point group ``dfkd_meta.statistics.kinds``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dfkd_meta.errors import StatisticsError
+from dfkd_meta.registry import Registry
+from dfkd_meta.sidecar.kinds import KINDS
+from dfkd_meta.sidecar.manifest import Tap
+
+Reduction = Literal["unit", "channel", "pooled"]
+Scope = Literal["global", "per_class"]
+
+
+@dataclass(frozen=True)
+class RecordRequest:
+    """One record to compute: what, where, and over which groups."""
+
+    kind: str
+    taps: tuple[str, ...] = ()
+    reduction: Reduction | None = None
+    scope: Scope = "global"
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """The record's name, e.g. ``moments/conv1:output/channel/per_class``."""
+        if not self.taps:
+            return self.kind
+        parts = [self.kind, "+".join(self.taps), self.reduction or "", self.scope]
+        return "/".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an accumulator may know: the teacher's module (read only) and the sizes of its input."""
+
+    module: nn.Module
+    taps: tuple[Tap, ...] = ()
+    features: int = 0
+    groups: int = 1
+    device: torch.device = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished record: samples per group, parameters and one float64 array per role.
+
+    ``stored`` names, per role, the key of the teacher's state that holds the same numbers, so that
+    the exporter may point there instead of copying.
+    """
+
+    arrays: dict[str, np.ndarray]
+    count: list[int] | None = None
+    params: dict[str, Any] = field(default_factory=dict)
+    stored: dict[str, str] = field(default_factory=dict)
+
+
+class Part(Protocol):
+    """A mergeable piece of an accumulator's state; every tensor's first axis is the group."""
+
+    def merge_(self, other: Any) -> None:
+        """Absorb another part of the same shape."""
+
+    def state(self) -> dict[str, Tensor]:
+        """The tensors that say everything."""
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Replace the tensors by saved ones."""
+
+
+class Accumulator(ABC):
+    """A statistic being computed in one pass, in float64, with memory independent of the samples.
+
+    Laws: a fresh accumulator is the identity of ``merge``; updating with any split of the samples
+    and merging the pieces in any order gives what one update gives (up to float64 rounding); every
+    state tensor has the group as its first axis. A statistic that is read from the weights has no
+    parts and ignores ``update``.
+    """
+
+    kind: ClassVar[str]
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)  # params that the contract tests try
+
+    def __init__(self, request: RecordRequest, context: Context) -> None:
+        self.request = request
+        self.context = context
+        self.parts: dict[str, Any] = {}
+
+    def update(self, features: Tensor, groups: Tensor) -> None:
+        """Absorb samples: features float64 `n p f` (p observations each), groups int64 `n`."""
+        return None
+
+    @abstractmethod
+    def result(self) -> Result:
+        """The record as computed so far."""
+
+    @classmethod
+    @abstractmethod
+    def reference(
+        cls, features: np.ndarray, groups: np.ndarray, request: RecordRequest, context: Context
+    ) -> dict[str, np.ndarray]:
+        """The same roles by plain numpy on all samples at once: slow, and written independently."""
+
+    def merge(self, other: Self) -> None:
+        """Absorb another accumulator of the same request. Raises StatisticsError otherwise."""
+        if self.request != other.request or self.context.groups != other.context.groups:
+            raise StatisticsError(
+                "only accumulators of one request and the same groups can be merged",
+                where=f"{self.request.id} and {other.request.id}",
+            )
+        for name, part in self.parts.items():
+            part.merge_(other.parts[name])
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything needed to go on later: tensors `g ...` that safetensors can hold."""
+        return {
+            f"{name}.{key}": tensor
+            for name, part in self.parts.items()
+            for key, tensor in part.state().items()
+        }
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from a saved state. Raises StatisticsError when names or shapes differ."""
+        mine = {key: tensor.shape for key, tensor in self.state().items()}
+        if mine != {key: tensor.shape for key, tensor in state.items()}:
+            raise StatisticsError("the saved state is of another request", where=self.request.id)
+        for name, part in self.parts.items():
+            prefix = f"{name}."
+            part.load_state(
+                {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            )
+
+    def pooled(self) -> Self:
+        """The global accumulator over the same samples: all groups merged into one."""
+        request = replace(self.request, scope="global")
+        context = replace(self.context, groups=1)
+        total = type(self)(request, context)
+        state = self.state()
+        for group in range(self.context.groups):
+            part = type(self)(request, context)
+            part.load_state({key: tensor[group : group + 1] for key, tensor in state.items()})
+            total.merge(part)
+        return total
+
+
+statistics: Registry[type[Accumulator]] = Registry("statistic", "dfkd_meta.statistics.kinds")
+
+
+def make_accumulator(request: RecordRequest, context: Context) -> Accumulator:
+    """A fresh accumulator. Raises UsageError (unknown kind), StatisticsError (wrong taps)."""
+    accumulator = statistics.get(request.kind)
+    wanted = KINDS[request.kind].taps if request.kind in KINDS else None
+    if wanted is not None and wanted != len(request.taps):
+        raise StatisticsError(
+            f"{request.kind} is taken at {wanted} tap(s), the request names {len(request.taps)}",
+            where=request.id,
+        )
+    return accumulator(request, context)

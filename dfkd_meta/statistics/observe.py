@@ -1,0 +1,109 @@
+"""From tapped tensors to observations, and everything a pass refuses to count."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dfkd_meta.errors import StatisticsError
+from dfkd_meta.sidecar.manifest import Tap
+from dfkd_meta.teachers import Teacher, channel_axis
+
+
+def observations(activation: Tensor, tap: Tap, reduction: str | None) -> Tensor:
+    """A tapped tensor `n ...` as `n p f`: p observations per sample (a view where possible).
+
+    The same numbers as ``teachers.reduce_features``, which gives the rows `(n p) f`; kept apart by
+    sample here, so that a class label stays one number per sample and nothing is copied.
+    """
+    if reduction == "unit" or activation.ndim == 2:
+        return activation.flatten(1).unsqueeze(1)
+    if reduction not in ("channel", "pooled"):
+        raise StatisticsError(f"there is no reduction {reduction!r}", where=f"tap {tap.id}")
+    by_channel = activation.movedim(1 + channel_axis(tap), -1).flatten(1, -2)
+    return by_channel if reduction == "channel" else by_channel.mean(1, keepdim=True)
+
+
+def feature_count(taps: Sequence[Tap], reduction: str | None) -> int:
+    """Features after the reduction, summed over the taps."""
+    if reduction == "unit":
+        return sum(math.prod(tap.shape) for tap in taps)
+    return sum(tap.shape[channel_axis(tap)] for tap in taps)
+
+
+def checked_activation(activation: Tensor, tap: Tap, samples: int, batch: int) -> Tensor:
+    """The activation in float64 (on the CPU where the device has none), shape and values checked.
+
+    Raises StatisticsError that names the tap and the batch.
+    """
+    if list(activation.shape) != [samples, *tap.shape]:
+        raise StatisticsError(
+            f"batch {batch} gives a tensor of shape {list(activation.shape)}, "
+            f"expected {[samples, *tap.shape]}",
+            where=f"tap {tap.id}",
+        )
+    wide = (activation.cpu() if activation.device.type == "mps" else activation).double()
+    # float32 values cannot overflow a float64 sum, so the sum is finite if and only if they all are
+    if not math.isfinite(float(wide.sum())):
+        raise StatisticsError(
+            f"batch {batch} gives NaN or infinite activations",
+            where=f"tap {tap.id}",
+            hint="look for NaN in that batch of the data, then in the weights before this tap",
+        )
+    return wide
+
+
+def check_images(teacher: Teacher, images: Tensor, batch: int) -> None:
+    """Raises StatisticsError when a batch is not `n ...` of the teacher's input shape."""
+    if list(images.shape[1:]) != list(teacher.inputs.shape):
+        raise StatisticsError(
+            f"batch {batch} has samples of shape {list(images.shape[1:])}, "
+            f"the teacher's input specification says {list(teacher.inputs.shape)}",
+            where="inputs.shape",
+        )
+
+
+def check_labels(labels: Tensor, samples: int, classes: int, batch: int) -> None:
+    """Raises StatisticsError unless there is one label in 0..classes-1 per sample."""
+    if labels.shape != (samples,):
+        raise StatisticsError(
+            f"batch {batch} has {samples} samples and labels of shape {list(labels.shape)}"
+        )
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if len(wrong):
+        raise StatisticsError(
+            f"batch {batch} has a label {int(wrong[0])}, the teacher knows 0..{classes - 1}",
+            hint="is this the data set, and the label order, that the teacher was trained on?",
+        )
+
+
+def check_counts(samples: int, class_counts: Sequence[int] | None, min_count: int) -> None:
+    """Raises StatisticsError that lists every group under the minimum (class_counts None: one)."""
+    if samples < min_count:
+        raise StatisticsError(
+            f"{samples} samples are fewer than the minimum group size {min_count}",
+            hint="use more data; statistics of few people give them away",
+        )
+    small = {c: n for c, n in enumerate(class_counts or []) if n < min_count}
+    if small:
+        listed = ", ".join(f"class {c}: {n}" for c, n in list(small.items())[:20])
+        raise StatisticsError(
+            f"{len(small)} class(es) have fewer than {min_count} samples: {listed}"
+            + (", ..." if len(small) > 20 else ""),
+            hint="add samples of these classes, or release no per-class statistics "
+            "(--set per_class=false), or lower the minimum (--set min_count=...)",
+        )
+
+
+def fingerprint(module: nn.Module) -> dict[str, str]:
+    """A digest of every parameter and buffer by name, to prove that a pass changed none."""
+    return {
+        name: hashlib.blake2b(
+            tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        ).hexdigest()
+        for name, tensor in [*module.named_parameters(), *module.named_buffers()]
+    }

@@ -1,0 +1,1 @@
+"""Training-like inputs from a teacher and its sidecar: one engine, and recipes for it."""

@@ -1,0 +1,95 @@
+"""Per-class Gaussians read from records, and draws from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dfkd_meta.sidecar import Sidecar, StatisticRecord
+
+
+@dataclass(frozen=True)
+class ClassGaussians:
+    """One Gaussian per group, over the features of one tap.
+
+    mean: float32 `g f`. Exactly one of: cholesky float32 `g f f` (covariance L L^T), or factor
+    float32 `g k f` (covariance F^T F + diag(residual), residual float32 `g f`), or neither
+    (covariance diag(residual)). classes: the class of each group; empty when the only group is
+    global.
+    """
+
+    mean: Tensor
+    residual: Tensor | None = None
+    factor: Tensor | None = None
+    cholesky: Tensor | None = None
+    classes: tuple[int, ...] = ()
+
+    def rows(self, labels: Tensor) -> Tensor:
+        """The group of each label (int64 `n` -> int64 `n`); 0 for global statistics."""
+        if not self.classes:
+            return torch.zeros_like(labels)
+        table = torch.full((max(self.classes) + 1,), -1, device=labels.device)
+        table[list(self.classes)] = torch.arange(len(self.classes), device=labels.device)
+        return table[labels]
+
+    def sample(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Independent draws, one per label: int64 `n` -> float32 `n f`."""
+        groups = self.rows(labels)
+        drawn = self.mean[groups].clone()
+        for group in groups.unique():
+            here = groups == group
+            drawn[here] += self._deviations(int(group), int(here.sum()), generator)
+        return drawn
+
+    def _deviations(self, group: int, count: int, generator: torch.Generator) -> Tensor:
+        def noise(size: int) -> Tensor:
+            return torch.randn(count, size, generator=generator).to(self.mean.device)
+
+        features = self.mean.shape[1]
+        if self.cholesky is not None:
+            return noise(features) @ self.cholesky[group].T
+        deviations = torch.zeros(count, features, device=self.mean.device)
+        if self.factor is not None:
+            deviations += noise(self.factor.shape[1]) @ self.factor[group]
+        if self.residual is not None:
+            deviations += noise(features) * self.residual[group].sqrt()
+        return deviations
+
+
+def read_gaussians(
+    sidecar: Sidecar, record: StatisticRecord, device: torch.device, *, residual: bool = True
+) -> ClassGaussians:
+    """The Gaussians of a ``covariance``, ``moments`` or ``soft_targets`` record.
+
+    The variance that a low-rank factor leaves out is spread evenly (``residual_variance``), or unit
+    by unit when a unit-wise ``moments`` record of the same tap and groups says where it lies;
+    ``residual=False`` leaves it out. A ``soft_targets`` record describes logits / temperature.
+    """
+    classes = tuple(record.classes or ())
+
+    def array(role: str) -> Tensor:
+        return torch.from_numpy(sidecar.array(record, role)).to(device)
+
+    if record.kind == "moments":
+        return ClassGaussians(array("mean"), array("variance"), classes=classes)
+    if record.kind == "soft_targets":
+        return ClassGaussians(array("logit_mean"), cholesky=array("logit_cholesky"), classes=classes)
+    mean = array("mean")
+    if "cholesky" in record.tensors:
+        return ClassGaussians(mean, cholesky=array("cholesky"), classes=classes)
+    factor = array("factor")
+    left_out = _left_out(sidecar, record, factor, array("residual_variance")) if residual else None
+    return ClassGaussians(mean, residual=left_out, factor=factor, classes=classes)
+
+
+def _left_out(
+    sidecar: Sidecar, record: StatisticRecord, factor: Tensor, even: Tensor
+) -> Tensor:
+    """Variance per feature that the factor leaves out: float32 `g f`."""
+    for other in sidecar.find("moments", tap=record.taps[0], scope=record.scope, reduction="unit"):
+        if other.classes == record.classes:
+            variance = torch.from_numpy(sidecar.array(other, "variance")).to(factor.device)
+            return (variance - factor.square().sum(1)).clamp_min(0)
+    return even[:, None].expand(-1, factor.shape[2])

@@ -1,0 +1,70 @@
+"""Lopes, Fenu & Starner 2017, all-layers activation records."""
+
+from __future__ import annotations
+
+from dfkd_meta.sidecar import StatisticRecord
+from dfkd_meta.synthesis.gaussians import ClassGaussians, read_gaussians
+from dfkd_meta.synthesis.methods.lopes_top_layer import LopesConfig, lopes_source
+from dfkd_meta.synthesis.recipe import MethodContext, Query, Recipe, Weighted, method
+from dfkd_meta.synthesis.sources import PixelSource
+from dfkd_meta.synthesis.targets import TargetSampler
+from dfkd_meta.synthesis.terms.features import FeatureTarget
+
+
+def layer_records(context: MethodContext) -> dict[str, StatisticRecord]:
+    """For each layer's output, its per-class record: a unit-wise covariance, else moments."""
+    found: dict[str, StatisticRecord] = {}
+    for kind in ("covariance", "moments"):
+        for record in context.sidecar.find(kind, scope="per_class", reduction="unit"):
+            tap = context.sidecar.tap(record.taps[0])
+            if tap.module and tap.side == "output":
+                found.setdefault(tap.id, record)
+    return found
+
+
+@method(
+    "lopes_all_layers",
+    source="Lopes, Fenu & Starner 2017, 'all layers activation records'",
+    config=LopesConfig,
+    needs=(
+        (
+            Query("covariance", scope="per_class", reduction="unit"),
+            Query("moments", scope="per_class", reduction="unit"),
+        ),
+        (Query("soft_targets", scope="per_class"),),
+    ),
+)
+def lopes_all_layers(context: MethodContext, config: LopesConfig) -> Recipe:
+    """Match every layer's pre-activation, rectified, with independent draws per layer.
+
+    ``sum_l mean_f (relu(a_l) - relu(s_l))^2``: the paper divides each layer's sum of squares by its
+    number of units, once (the code divides twice). The top layer is compared as logits / T.
+    """
+    top = context.sidecar.find("soft_targets", scope="per_class")[0]
+    temperature = float(str(top.params["temperature"]))
+    records = {**layer_records(context), top.taps[0]: top}
+    gaussians: dict[str, ClassGaussians] = {
+        tap: read_gaussians(context.sidecar, record, context.device)
+        for tap, record in records.items()
+    }
+    terms = {
+        tap: Weighted(
+            FeatureTarget(
+                context.sidecar.tap(tap),
+                divisor=temperature if record is top else 1.0,
+                rectify=True,
+            ),
+            1.0,
+        )
+        for tap, record in records.items()
+    }
+    source: PixelSource = lopes_source(context, config)
+    return Recipe(
+        targets=TargetSampler(context.teacher.outputs.num_classes, context.device, gaussians),
+        source=source,
+        images=config.images,
+        batch_size=config.batch_size,
+        terms=terms,
+        steps=config.steps,
+        learning_rate=config.learning_rate,
+    )

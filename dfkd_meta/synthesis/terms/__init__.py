@@ -1,0 +1,1 @@
+"""Loss terms: each a small frozen object, called with a ``StepState``, returning a scalar."""

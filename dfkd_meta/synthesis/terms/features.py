@@ -1,0 +1,39 @@
+"""Terms that pull each input towards activations drawn for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from dfkd_meta.sidecar import Tap
+from dfkd_meta.synthesis.recipe import StepState
+from dfkd_meta.teachers import reduce_features
+
+
+@dataclass(frozen=True)
+class FeatureTarget:
+    """Squared distance to the drawn activations of one tap.
+
+    ``mean_{n,f} (r(a / divisor) - r(s))^2 / scale``, with a the activations `n f`, s the draw, and
+    r the ReLU when ``rectify`` is set (Lopes et al. 2017 compare after the non-linearity), else the
+    identity. ``divisor`` is the temperature when the draw describes softened logits.
+    """
+
+    tap: Tap
+    reduction: str = "unit"
+    divisor: float = 1.0
+    scale: float = 1.0
+    rectify: bool = False
+
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        return (self.tap,)
+
+    def __call__(self, state: StepState) -> Tensor:
+        reached = reduce_features(state.activations[self.tap.id], self.tap, self.reduction)
+        reached, drawn = reached / self.divisor, state.targets.features[self.tap.id]
+        if self.rectify:
+            reached, drawn = F.relu(reached), F.relu(drawn)
+        return F.mse_loss(reached, drawn) / self.scale

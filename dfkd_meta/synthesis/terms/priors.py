@@ -1,0 +1,44 @@
+"""Terms on the inputs alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dfkd_meta.sidecar import Tap
+from dfkd_meta.synthesis.recipe import StepState
+
+
+@dataclass(frozen=True)
+class TotalVariation:
+    """Sum over four neighbor directions of the 2-norm of the differences, over the whole batch.
+
+    The prior of DeepInversion (Yin et al. 2020) with its published weights' scale. Inputs
+    `n c h w`; anything else has no neighbors and costs nothing.
+    """
+
+    taps: tuple[Tap, ...] = ()
+
+    def __call__(self, state: StepState) -> Tensor:
+        x = state.images
+        if x.dim() != 4:
+            return x.new_zeros(())
+        differences = (
+            x[..., :, 1:] - x[..., :, :-1],
+            x[..., 1:, :] - x[..., :-1, :],
+            x[..., 1:, 1:] - x[..., :-1, :-1],
+            x[..., 1:, :-1] - x[..., :-1, 1:],
+        )
+        return torch.stack([d.norm() for d in differences]).sum()
+
+
+@dataclass(frozen=True)
+class L2Norm:
+    """2-norm of the whole batch of inputs (Yin et al. 2020)."""
+
+    taps: tuple[Tap, ...] = ()
+
+    def __call__(self, state: StepState) -> Tensor:
+        return state.images.norm()

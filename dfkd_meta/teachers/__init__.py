@@ -1,0 +1,36 @@
+"""Teachers: opening them from several sources, tapping them, and preparing their inputs."""
+
+from dfkd_meta.teachers.architectures import architectures
+from dfkd_meta.teachers.build import build_model, count_parameters
+from dfkd_meta.teachers.find_taps import default_taps, last_hidden_tap
+from dfkd_meta.teachers.opening import open_teacher, teacher_from_sidecar
+from dfkd_meta.teachers.own_code import call_own_code, is_own_code, load_own_code
+from dfkd_meta.teachers.preprocess import denormalize, preprocess, valid_bounds
+from dfkd_meta.teachers.store import save_model
+from dfkd_meta.teachers.taps import ActivationTap, channel_axis, reduce_features
+from dfkd_meta.teachers.teacher import Teacher, freeze
+from dfkd_meta.teachers.weights import load_weights, read_weights
+
+__all__ = [
+    "ActivationTap",
+    "Teacher",
+    "architectures",
+    "build_model",
+    "call_own_code",
+    "channel_axis",
+    "count_parameters",
+    "default_taps",
+    "denormalize",
+    "freeze",
+    "is_own_code",
+    "last_hidden_tap",
+    "load_own_code",
+    "load_weights",
+    "open_teacher",
+    "preprocess",
+    "read_weights",
+    "reduce_features",
+    "save_model",
+    "teacher_from_sidecar",
+    "valid_bounds",
+]

@@ -1,0 +1,53 @@
+"""Building a fresh module of a built-in architecture from JSON arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from pydantic import JsonValue, ValidationError, validate_call
+from torch import nn
+
+from dfkd_meta.errors import TeacherError
+from dfkd_meta.teachers.architectures import architectures
+
+
+def build_model(architecture: str, arguments: Mapping[str, JsonValue], *, seed: int) -> nn.Module:
+    """Build a module with random weights; the global random state is left as it was.
+
+    Raises UsageError for an unknown architecture (the nearest names are listed) and TeacherError
+    for an argument that is missing, unknown, of the wrong type or out of range.
+    """
+    factory = architectures.get(architecture)
+    build = validate_call(config={"strict": True})(factory)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        try:
+            return build(**arguments)
+        except ValidationError as error:
+            raise _bad_argument(architecture, error) from error
+
+
+def build_skeleton(architecture: str, arguments: Mapping[str, JsonValue]) -> nn.Module:
+    """The same module without memory for its weights (device ``meta``): to compare shapes first."""
+    with torch.device("meta"):
+        return build_model(architecture, arguments, seed=0)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """The number of learnable values; buffers such as BatchNorm statistics do not count."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _bad_argument(architecture: str, error: ValidationError) -> TeacherError:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    reason = {
+        "unexpected_keyword_argument": "there is no such argument",
+        "missing_argument": "it is required",
+    }.get(first["type"], first["msg"])
+    return TeacherError(
+        f"{architecture} cannot be built: argument {name!r}: {reason}",
+        where=f"teacher.arguments.{name}",
+        hint="every architecture takes num_classes, shape and width",
+    )

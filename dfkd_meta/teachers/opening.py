@@ -1,0 +1,158 @@
+"""Opening a teacher: a folder, a built-in architecture, the caller's own code, or a sidecar."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+
+from dfkd_meta.errors import TeacherError, UsageError
+from dfkd_meta.sidecar.manifest import MANIFEST_FILE, InputSpec, OutputSpec, WeightFile
+from dfkd_meta.teachers.architectures import architectures
+from dfkd_meta.teachers.foreign import describe_foreign
+from dfkd_meta.teachers.own_code import is_own_code
+from dfkd_meta.teachers.sources import SourceRequest, sources
+from dfkd_meta.teachers.store import CONFIG_FILE, WEIGHTS_FILE, parse_config, read_config
+from dfkd_meta.teachers.teacher import Teacher, freeze, probe
+
+if TYPE_CHECKING:
+    from dfkd_meta.sidecar import Sidecar
+
+
+def open_teacher(
+    where: str | Path,
+    *,
+    weights: Path | None = None,
+    inputs: InputSpec | None = None,
+    num_classes: int | None = None,
+    arguments: Mapping[str, JsonValue] | None = None,
+    factory: str | None = None,
+) -> Teacher:
+    """Open a teacher from one of
+
+    * a folder with ``config.json`` and ``model.safetensors`` as ``save_model`` writes them, a
+      folder with a sidecar, or a folder of transformers, timm or PyTorchModelHubMixin;
+    * the name of a built-in architecture, with ``weights``, ``inputs`` and ``num_classes``;
+    * ``module:factory``, the caller's own code, with ``inputs`` and usually ``weights``.
+
+    ``arguments`` go to the architecture or factory; ``factory`` builds folders that say ``local``
+    or come from PyTorchModelHubMixin. Raises TeacherError, UsageError or MissingExtraError.
+    """
+    name = str(where)
+    if Path(where).is_dir():
+        return _open_folder(Path(where), inputs, factory)
+    own = is_own_code(name)
+    if not own and name not in architectures.names():
+        raise UsageError(
+            f"{name!r} is neither a model folder, a built-in architecture nor module:factory",
+            hint="built in: " + ", ".join(architectures.names()),
+        )
+    if inputs is None:
+        raise _inputs_needed(name)
+    given = dict(arguments or {})
+    if not own:
+        given.setdefault("shape", list(inputs.shape))
+        if num_classes is not None:
+            given.setdefault("num_classes", num_classes)
+    files = () if weights is None else (weights,)
+    request = SourceRequest(name, given, files, name if own else None)
+    return _open("local" if own else "builtin", request, inputs, num_classes)
+
+
+def teacher_from_sidecar(folder: Path, sidecar: Sidecar, *, factory: str | None = None) -> Teacher:
+    """Open the teacher a sidecar describes, from files in ``folder`` whose digests agree.
+
+    ``factory`` (``module:factory``, the caller's own code) is required for the sources ``local``
+    and ``hub_mixin``; it is called with the arguments of the manifest. Raises TeacherError when a
+    file is missing or is not the one the manifest binds, and what the source raises.
+    """
+    reference = sidecar.manifest.teacher
+    files = tuple(_verified(folder, entry) for entry in reference.files)
+    request = SourceRequest(reference.architecture, dict(reference.arguments), files, factory)
+    return _open(reference.source, request, sidecar.manifest.inputs, sidecar.manifest.outputs)
+
+
+def _open_folder(folder: Path, inputs: InputSpec | None, factory: str | None) -> Teacher:
+    if not (folder / CONFIG_FILE).is_file() and (folder / MANIFEST_FILE).is_file():
+        return _open_beside(folder, factory)
+    raw = read_config(folder)
+    weights = (folder / WEIGHTS_FILE,)
+    if "source" in raw:
+        config = parse_config(raw, where=str(folder / CONFIG_FILE))
+        request = SourceRequest(config.architecture, config.arguments, weights, factory)
+        return _open(config.source, request, config.inputs, config.outputs)
+    if (folder / MANIFEST_FILE).is_file():
+        return _open_beside(folder, factory)
+    foreign = describe_foreign(folder, raw)
+    if foreign is None and factory is None:
+        raise TeacherError(
+            "config.json is not from dfkd-meta, transformers or timm",
+            where=str(folder),
+            hint="for a class of your own: --teacher-factory module:Class",
+        )
+    spec = inputs or (foreign.inputs if foreign else None)
+    if spec is None:
+        raise _inputs_needed(str(folder))
+    if foreign is None:
+        return _open("hub_mixin", SourceRequest(str(factory), raw, weights, factory), spec, None)
+    request = SourceRequest(foreign.architecture, foreign.arguments, tuple(foreign.files))
+    return _open(foreign.source, request, spec, None)
+
+
+def _open_beside(folder: Path, factory: str | None) -> Teacher:
+    from dfkd_meta.sidecar import read_sidecar
+
+    return teacher_from_sidecar(folder, read_sidecar(folder), factory=factory)
+
+
+def _open(
+    source: str, request: SourceRequest, inputs: InputSpec, outputs: OutputSpec | int | None
+) -> Teacher:
+    module = freeze(sources.get(source)(request))
+    classes = probe(module, inputs, where=request.where)
+    if not isinstance(outputs, OutputSpec):
+        outputs = OutputSpec(num_classes=classes if outputs is None else outputs)
+    if outputs.num_classes != classes:
+        raise TeacherError(
+            f"the model returns {classes} logits, but {outputs.num_classes} classes are stated",
+            where=request.where,
+        )
+    return Teacher(
+        module=module,
+        source=source,
+        architecture=request.architecture,
+        arguments=request.arguments,
+        inputs=inputs,
+        outputs=outputs,
+        weights=request.weights,
+        files=request.files,
+    )
+
+
+def _verified(folder: Path, entry: WeightFile) -> Path:
+    path = folder / entry.path
+    if not path.is_file():
+        raise TeacherError(
+            f"the teacher file {entry.path} is missing",
+            where=str(folder),
+            hint="put it beside the sidecar, or pull the repository again",
+        )
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != entry.sha256:
+        raise TeacherError(
+            f"{entry.path} is not the file that the sidecar was computed from (digest differs)",
+            where=str(path),
+            hint="the weights changed after the export: export again, or get the old weights",
+        )
+    return path
+
+
+def _inputs_needed(where: str) -> UsageError:
+    return UsageError(
+        f"{where} needs an input specification (shape, axes, value_range, mean, std)",
+        hint="there is no default normalization: state one, or open a folder that does",
+    )

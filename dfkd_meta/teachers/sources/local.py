@@ -1,0 +1,33 @@
+"""The caller's own factory or class (``module:factory``) with safetensors weights."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from dfkd_meta.errors import TeacherError
+from dfkd_meta.teachers.own_code import call_own_code
+from dfkd_meta.teachers.sources import SourceRequest, sources
+from dfkd_meta.teachers.weights import load_weights, read_weights
+
+
+@sources.register("local")
+@sources.register("hub_mixin")
+def open_local(request: SourceRequest) -> nn.Module:
+    """Call the factory with the arguments and load the weights, when there are any.
+
+    ``hub_mixin`` differs in where the arguments were found only: the class is the caller's.
+    """
+    if request.factory is None:
+        raise TeacherError(
+            f"the teacher {request.architecture!r} is built by code that a file cannot bring along",
+            where=request.where,
+            hint="name your own: --teacher-factory module:factory",
+        )
+    module = call_own_code(request.factory, **request.arguments)
+    if not isinstance(module, nn.Module):
+        raise TeacherError(
+            f"{request.factory} returned {type(module).__name__}, not a torch.nn.Module"
+        )
+    if request.weights is not None:
+        load_weights(module, read_weights(request.weights), where=request.where)
+    return module

@@ -1,0 +1,47 @@
+"""Image classifiers of the transformers library, from verified local files only."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dfkd_meta.errors import MissingExtraError, TeacherError
+from dfkd_meta.teachers.sources import SourceRequest, sources
+
+
+@sources.register("transformers")
+def open_transformers(request: SourceRequest) -> nn.Module:
+    """Load ``AutoModelForImageClassification`` and make it return plain logits.
+
+    The library sees a folder that holds the request's files and nothing else, so that no adapter,
+    pickle or code beside them is picked up. Module paths stay the library's own.
+    """
+    try:
+        from transformers import AutoModelForImageClassification
+    except ImportError as error:
+        raise MissingExtraError("transformers", "transformers") from error
+    with tempfile.TemporaryDirectory() as folder:
+        for path in request.files:
+            (Path(folder) / path.name).symlink_to(path.resolve())
+        try:
+            module = AutoModelForImageClassification.from_pretrained(
+                folder,
+                trust_remote_code=False,
+                use_safetensors=True,
+                local_files_only=True,
+            )
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise TeacherError(
+                f"transformers cannot load {request.architecture}: {reason}", where=request.where
+            ) from error
+    loaded: nn.Module = module
+    loaded.register_forward_hook(_logits)
+    return loaded
+
+
+def _logits(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    return getattr(output, "logits", output)

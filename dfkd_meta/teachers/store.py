@@ -1,0 +1,107 @@
+"""A model as a folder: ``model.safetensors`` and ``config.json``, enough to open it again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from safetensors.torch import save
+from torch import nn
+
+from dfkd_meta.errors import TeacherError
+from dfkd_meta.sidecar.manifest import InputSpec, OutputSpec
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+MAX_CONFIG_BYTES = 4 * 2**20
+
+
+class ModelConfig(BaseModel):
+    """The part of ``config.json`` that builds the model; other keys are kept and not read."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    source: str
+    architecture: str
+    arguments: dict[str, JsonValue] = Field(default_factory=dict)
+    inputs: InputSpec
+    outputs: OutputSpec
+
+
+def save_model(
+    folder: Path,
+    module: nn.Module,
+    *,
+    source: str,
+    architecture: str,
+    arguments: Mapping[str, JsonValue],
+    inputs: InputSpec,
+    outputs: OutputSpec,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the two files; each appears complete or not at all, the weights first.
+
+    ``extra`` adds keys to ``config.json`` (lineage, training settings). Raises TeacherError when
+    the folder cannot be written, ValueError when ``extra`` would shadow a key of the model.
+    """
+    config: dict[str, Any] = {
+        "source": source,
+        "architecture": architecture,
+        "arguments": dict(arguments),
+        "inputs": inputs.model_dump(mode="json", exclude_none=True),
+        "outputs": outputs.model_dump(mode="json", exclude_none=True),
+    }
+    clash = sorted(set(config) & set(extra or {}))
+    if clash:
+        raise ValueError(f"extra would shadow {clash}")
+    tensors = {key: value.detach().cpu().clone() for key, value in module.state_dict().items()}
+    text = json.dumps({**config, **(extra or {})}, indent=2, sort_keys=True, allow_nan=False)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
+        _write(folder / CONFIG_FILE, (text + "\n").encode())
+    except OSError as error:
+        raise TeacherError(f"cannot write the model: {error.strerror}", where=str(folder)) from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """``config.json`` of a folder as data. Raises TeacherError."""
+    path = folder / CONFIG_FILE
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise TeacherError("config.json is larger than 4 MiB", where=str(path))
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TeacherError(
+            f"not a model folder: config.json: {error.strerror}",
+            where=str(folder),
+            hint="a model folder holds config.json and model.safetensors",
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise TeacherError(f"config.json is not JSON: {error}", where=str(path)) from error
+    if not isinstance(config, dict):
+        raise TeacherError("config.json is not a JSON object", where=str(path))
+    return config
+
+
+def parse_config(config: Mapping[str, Any], *, where: str) -> ModelConfig:
+    """Check a ``config.json`` of this package. Raises TeacherError that names the key."""
+    try:
+        return ModelConfig.model_validate(dict(config))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise TeacherError(f"config.json: {key}: {first['msg']}", where=where) from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,143 @@
+"""Taps: what passes through named places of a teacher, kept while a context manager is open."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from dfkd_meta.errors import TeacherError
+from dfkd_meta.sidecar.manifest import Tap
+
+
+class ActivationTap:
+    """Keeps the tapped tensors of the latest forward pass, attached to the graph.
+
+    ``with ActivationTap(module, taps) as tap: module(x); tap.activations["conv1:output"]``. The
+    hooks return None, so the pass itself is unchanged, and they are gone afterwards, also when the
+    pass fails. Raises TeacherError when a tap names no module, is not reached by the pass, or when
+    the model overwrites a tapped tensor in place.
+    """
+
+    def __init__(self, module: nn.Module, taps: Sequence[Tap]) -> None:
+        self.module = module
+        self.taps = list(taps)
+        self.activations: dict[str, Tensor] = {}
+        self._modules = dict(module.named_modules())
+        self._versions: dict[str, int] = {}
+        self._calls: dict[tuple[str, str], int] = {}
+        self._handles: list[RemovableHandle] = []
+        for tap in self.taps:
+            if tap.module not in self._modules:
+                near = difflib.get_close_matches(tap.module, self._modules, n=3)
+                raise TeacherError(
+                    f"the teacher has no module {tap.module!r}",
+                    where=f"tap {tap.id}",
+                    hint="did you mean " + " or ".join(near) + "?" if near else None,
+                )
+
+    def __enter__(self) -> ActivationTap:
+        self._handles.append(self.module.register_forward_pre_hook(self._begin))
+        for path, side in dict.fromkeys((tap.module, tap.side) for tap in self.taps):
+            self._watch(path, side)
+        self._handles.append(self.module.register_forward_hook(self._finish))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _watch(self, path: str, side: str) -> None:
+        module = self._modules[path]
+        here = [tap for tap in self.taps if (tap.module, tap.side) == (path, side)]
+
+        def keep(value: Any) -> None:
+            call = self._calls.get((path, side), 0)
+            self._calls[path, side] = call + 1
+            for tap in here:
+                if tap.call == call:
+                    self._keep(tap, value)
+
+        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            keep(next((v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)), None))
+
+        def after(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            keep(output)
+
+        if side == "input":
+            handle = module.register_forward_pre_hook(before, with_kwargs=True)
+        else:
+            handle = module.register_forward_hook(after)
+        self._handles.append(handle)
+
+    def _keep(self, tap: Tap, value: Any) -> None:
+        if not isinstance(value, Tensor):
+            raise TeacherError(
+                f"the {tap.side} is {type(value).__name__}, not a tensor", where=f"tap {tap.id}"
+            )
+        self.activations[tap.id] = value
+        self._versions[tap.id] = _version(value)
+
+    def _begin(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self.activations = {}
+        self._calls.clear()
+
+    def _finish(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        for tap in self.taps:
+            if tap.id not in self.activations:
+                raise TeacherError(
+                    f"a forward pass never reaches module {tap.module!r} (call {tap.call})",
+                    where=f"tap {tap.id}",
+                )
+            if _version(self.activations[tap.id]) != self._versions[tap.id]:
+                raise TeacherError(
+                    "the model overwrites this tensor in place, so it cannot be tapped",
+                    where=f"tap {tap.id}",
+                    hint="replace the in-place operation after it by one that returns a new tensor",
+                )
+
+
+def reduce_features(activation: Tensor, tap: Tap, reduction: str) -> Tensor:
+    """Turn a tapped tensor `n ...` into features, one row per observation.
+
+    ``unit``: `n f`, every element a feature. ``channel``: `(n positions) c`, as BatchNorm counts,
+    the positions of one sample in adjacent rows. ``pooled``: `n c`, the mean over positions. The
+    channel axis is ``c``, or ``f`` where there is none. Raises TeacherError for a tensor whose
+    shape is not the tap's, ValueError for another reduction.
+    """
+    if list(activation.shape[1:]) != list(tap.shape):
+        raise TeacherError(
+            f"the tensor has shape {list(activation.shape[1:])}, the tap says {tap.shape}",
+            where=f"tap {tap.id}",
+        )
+    if reduction == "unit":
+        return activation.flatten(1)
+    if reduction not in ("channel", "pooled"):
+        raise ValueError(f"reduction {reduction!r}")
+    by_channel = activation.movedim(1 + channel_axis(tap), -1).flatten(1, -2)  # n positions c
+    if activation.ndim == 2:
+        by_channel = activation.unsqueeze(1)
+    return by_channel.flatten(0, 1) if reduction == "channel" else by_channel.mean(1)
+
+
+def channel_axis(tap: Tap) -> int:
+    """Which axis of ``tap.shape`` holds the channels: ``c``, else ``f``, else the last one."""
+    for word in ("c", "f"):
+        if word in tap.axes:
+            return list(tap.axes).index(word)
+    return len(tap.axes) - 1
+
+
+def _version(tensor: Tensor) -> int:
+    # Inference tensors keep no version; their passes cannot be checked.
+    return 0 if tensor.is_inference() else tensor._version

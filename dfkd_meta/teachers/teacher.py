@@ -1,0 +1,82 @@
+"""The teacher: a frozen module together with what its inputs and outputs mean."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from pydantic import JsonValue
+from torch import Tensor, nn
+
+from dfkd_meta.errors import TeacherError
+from dfkd_meta.sidecar.manifest import InputSpec, OutputSpec
+
+M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A module in evaluation mode without gradients on its weights.
+
+    ``source``, ``architecture`` and ``arguments`` say how to build it again; ``weights`` is the
+    safetensors file it was loaded from, if it was, and ``files`` is all it takes to open it again.
+    """
+
+    module: nn.Module
+    source: str
+    architecture: str
+    arguments: dict[str, JsonValue]
+    inputs: InputSpec
+    outputs: OutputSpec
+    weights: Path | None = None
+    files: tuple[Path, ...] = ()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Model-normalized images `n ...` -> logits `n classes`; gradients flow to the images."""
+        logits: Tensor = self.module(images)
+        return logits
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are (CPU for a module without any)."""
+        return next((p.device for p in self.module.parameters()), torch.device("cpu"))
+
+    def to(self, device: torch.device | str) -> Teacher:
+        """The same teacher on a device; as in torch the module itself is moved."""
+        return dataclasses.replace(self, module=self.module.to(device))
+
+
+def freeze(module: M) -> M:
+    """Put a module into evaluation mode, without gradients and without in-place activations.
+
+    An in-place ReLU overwrites the tensor a tap has just kept, so the flag is switched off.
+    """
+    for part in module.modules():
+        if isinstance(getattr(part, "inplace", None), bool):
+            part.inplace = False  # type: ignore[assignment]
+    return module.eval().requires_grad_(False)
+
+
+def probe(module: nn.Module, inputs: InputSpec, *, where: str) -> int:
+    """Run two all-zero samples through a frozen module and return the number of classes.
+
+    Raises TeacherError when it fails on the stated shape or does not return finite logits `n c`.
+    """
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    try:
+        with torch.no_grad():
+            logits = module(torch.zeros(2, *inputs.shape, device=device))
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise TeacherError(
+            f"the model fails on inputs of shape {inputs.shape}: {str(error).splitlines()[0]}",
+            where=where,
+        ) from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
+        got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise TeacherError(f"the model must return logits n c, got {got} for n = 2", where=where)
+    if not torch.isfinite(logits).all():
+        raise TeacherError("the model returns NaN or infinity for an all-zero input", where=where)
+    return logits.shape[1]
