@@ -53,7 +53,7 @@ def command(
         from dfkd_meta.consumer.results import describe, save_run
         from dfkd_meta.data import open_data
         from dfkd_meta.folders import require_free
-        from dfkd_meta.hub import pull
+        from dfkd_meta.hub import resolve_source
 
         named = {"student": student, "method": method, "seed": seed}
         settings = load_config(
@@ -66,7 +66,7 @@ def command(
         evaluation = open_data(eval_data, split="test") if eval_data else None
         progress = TerminalProgress(quiet)
         run = distill(
-            pull(where, token=token, progress=progress),
+            resolve_source(where, token=token, progress=progress),
             settings,
             factory=teacher,
             device=pick_device(device),

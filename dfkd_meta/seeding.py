@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -16,3 +18,15 @@ def derive_seed(seed: int, purpose: str) -> int:
 def generator_for(seed: int, purpose: str) -> torch.Generator:
     """A CPU generator for one part of a run, e.g. ``generator_for(0, "synthesis")``."""
     return torch.Generator().manual_seed(derive_seed(seed, purpose))
+
+
+@contextmanager
+def layers_draw_from(generator: torch.Generator, device: torch.device) -> Iterator[None]:
+    """Inside, layers such as dropout, which draw from torch's global stream, follow ``generator``.
+
+    The global streams are put back afterwards, so a run neither uses nor disturbs them.
+    """
+    seed = int(torch.randint(2**62, (1,), generator=generator))
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
@@ -36,6 +35,7 @@ class DistillRun:
     student: Student
     agreement: float
     accuracy: float | None = None
+    evaluated_on: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -87,9 +87,5 @@ def distill(
     if evaluation is not None:
         progress.step(f"evaluating on {evaluation.name} ({evaluation.split})")
         run.accuracy = accuracy(student.module, evaluation, teacher.inputs)
+        run.evaluated_on = f"{evaluation.name} ({evaluation.split})"
     return run
-
-
-def load_source(folder: Path) -> PulledSidecar:
-    """A local folder as if it had been pulled."""
-    return PulledSidecar(folder=folder, repo_id=None, commit=None)

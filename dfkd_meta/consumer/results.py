@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def save_run(run: DistillRun, out: Path) -> None:
             extra={"distilled_from": facts["teacher"]},
         )
         (folder / "run.json").write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
-        (folder / "README.md").write_text(student_card(_card_facts(run, facts)))
+        (folder / "README.md").write_text(student_card(_card_facts(run, facts, out.name)))
         _save_inputs(run, folder)
 
 
@@ -75,25 +76,55 @@ def describe(run: DistillRun) -> dict[str, Any]:
             "images": len(run.pool),
             "agreement_on_synthetic": run.agreement,
             "accuracy": run.accuracy,
+            "evaluated_on": run.evaluated_on,
             "seconds": {part: round(value, 2) for part, value in run.seconds.items()},
         },
     }
 
 
-def _card_facts(run: DistillRun, facts: dict[str, Any]) -> StudentFacts:
+def repeat_command(run: DistillRun) -> str:
+    """The command line that makes this student again: every setting that is not the default."""
+    where = run.pulled.folder.name
+    if run.pulled.repo_id is not None:
+        where = f"{run.pulled.repo_id}@{run.pulled.commit}"
+    settings = _flatten(run.config.model_dump(mode="json", exclude_defaults=True))
+    words = ["dfkd-meta", "distill", where, "--out", "student"]
+    for key, value in settings.items():
+        if key in ("student", "method", "seed"):
+            words += [f"--{key}", str(value)]
+        else:
+            words += ["--set", f"{key}={json.dumps(value)}"]
+    return shlex.join(words)
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        nested = isinstance(value, dict)
+        flat.update(_flatten(value, f"{prefix}{key}.") if nested else {prefix + key: value})
+    return flat
+
+
+def _card_facts(run: DistillRun, facts: dict[str, Any], name: str) -> StudentFacts:
+    manifest = run.sidecar.manifest
     return StudentFacts(
+        name=name,
         architecture=run.student.architecture,
         parameters=facts["student"]["parameters"],
-        teacher_architecture=run.sidecar.manifest.teacher.architecture,
-        teacher_repo=run.pulled.repo_id,
-        teacher_commit=run.pulled.commit,
+        teacher=run.pulled.repo_id or run.pulled.folder.name,
+        commit=run.pulled.commit,
+        teacher_architecture=manifest.teacher.architecture,
+        teacher_parameters=manifest.teacher.parameters,
         sidecar_sha256=facts["teacher"]["sidecar_sha256"],
-        profile=run.sidecar.manifest.profile,
+        profile=manifest.profile,
         method=run.config.method,
         seed=run.config.seed,
-        images=len(run.pool),
+        command=repeat_command(run),
+        license=manifest.teacher.license,
+        teacher_accuracy=manifest.evaluation and manifest.evaluation.accuracy,
         accuracy=run.accuracy,
-        license=run.sidecar.manifest.teacher.license,
+        evaluated_on=run.evaluated_on,
     )
 
 

@@ -51,9 +51,9 @@ class ArrayDataset(Dataset):
     ) -> None:
         self.name = name
         self.split = split
-        self.labels = check_labels(labels, len(images), where=name)
         self._white = white
         self._images = channels_first(images, where=name)
+        self.labels = check_labels(labels, len(images), where=name)
         if np.issubdtype(images.dtype, np.integer):
             self.value_range = (0.0, 1.0)
             if images.size and (images.min() < 0 or images.max() > white):
@@ -80,7 +80,9 @@ def channels_first(images: NDArray[np.generic], *, where: str) -> NDArray[np.gen
     """
     number = np.issubdtype(images.dtype, np.integer) or np.issubdtype(images.dtype, np.floating)
     if not number:
-        raise DataError(f"images of type {images.dtype} are not whole numbers or floats", where=where)
+        raise DataError(
+            f"images of type {images.dtype} are not whole numbers or floats", where=where
+        )
     if images.ndim not in (2, 3, 4) or 0 in images.shape:
         raise DataError(
             f"images of shape {list(images.shape)} are not n c h w, n h w c, n h w or n f",

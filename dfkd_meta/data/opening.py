@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 from dfkd_meta.data.dataset import Dataset
 from dfkd_meta.data.sources import data_sources
@@ -21,13 +21,17 @@ def open_data(spec: str, *, split: str = "train") -> Dataset:
     the caller's own code.
     """
     name, mark, own_split = spec.rpartition("#")
-    if mark and name and not Path(spec).exists():
+    if mark and name and not os.path.exists(spec):
         spec, split = name, own_split
-    for source in (data_sources.get(entry) for entry in data_sources.names()):
-        if source.claims(spec):
-            return source.open(spec, split)
-    known = "; ".join(data_sources.get(entry).what for entry in data_sources.names())
-    there = Path(spec).exists()
+    sources = [data_sources.get(entry) for entry in data_sources.names()]
+    try:
+        for source in sources:
+            if source.claims(spec):
+                return source.open(spec, split)
+    except OSError as error:  # no permission, a name too long, a disk that fails
+        raise DataError(f"cannot be read: {error.strerror or error}", where=spec) from error
+    known = "; ".join(source.what for source in sources)
+    there = os.path.exists(spec)
     raise DataError(
         "nothing in it can be read as data" if there else "there are no data of that name",
         where=spec,

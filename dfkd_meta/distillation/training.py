@@ -14,6 +14,7 @@ from dfkd_meta.config import Config
 from dfkd_meta.distillation.losses import losses
 from dfkd_meta.errors import MethodError
 from dfkd_meta.progress import Progress, Silent
+from dfkd_meta.seeding import layers_draw_from
 from dfkd_meta.teachers import Teacher
 
 
@@ -59,20 +60,22 @@ def fit(
     )
     student.train()
     steps = (progress or Silent()).track(range(config.steps), total=config.steps, what="training")
-    for step in steps:
-        batch = next(stream)
-        images = _augment(batch.images, config, generator, mix=teacher is not None)
-        taught = _teach(teacher, images)
-        loss = loss_of(student(images), taught, batch.labels, config.temperature)
-        if not torch.isfinite(loss):
-            raise MethodError(
-                f"the training loss became {loss.item()} at step {step}",
-                hint="lower the learning rate: --set training.learning_rate=...",
-            )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+    device = next(student.parameters()).device
+    with layers_draw_from(generator, device):
+        for step in steps:
+            batch = next(stream)
+            images = _augment(batch.images, config, generator, mix=teacher is not None)
+            taught = _teach(teacher, images)
+            loss = loss_of(student(images), taught, batch.labels, config.temperature)
+            if not torch.isfinite(loss):
+                raise MethodError(
+                    f"the training loss became {loss.item()} at step {step}",
+                    hint="lower the learning rate: --set training.learning_rate=...",
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
     return student.eval()
 
 

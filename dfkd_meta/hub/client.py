@@ -10,7 +10,9 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, HfApi, constants
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils.tqdm import disable_progress_bars
 
+from dfkd_meta.errors import HubError
 from dfkd_meta.hub.failures import Attempt, hub_errors
 
 
@@ -26,10 +28,17 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Head:
-    """A repository at one revision; ``commit`` is None when the branch does not exist yet."""
+    """What a branch stands at; a branch that is not there yet will start at main's commit."""
 
-    commit: str | None
+    commit: str
     private: bool
+    branch_exists: bool = True
+
+
+def hide_bars() -> None:
+    """Turn the Hub client's own progress bars off in this process: a decision of the shell."""
+    if constants.HF_HUB_DISABLE_PROGRESS_BARS is None:  # else the environment has decided
+        disable_progress_bars()
 
 
 class Hub:
@@ -69,9 +78,7 @@ class Hub:
         """One file of a commit, from the cache or through the network into it."""
         with self._errors(repo_id, commit):
             return Path(
-                self._api.hf_hub_download(
-                    repo_id, path, revision=commit, cache_dir=self._cache
-                )
+                self._api.hf_hub_download(repo_id, path, revision=commit, cache_dir=self._cache)
             )
 
     def head(self, repo_id: str, branch: str) -> Head | None:
@@ -79,17 +86,21 @@ class Hub:
         with self._errors(repo_id, branch):
             try:
                 info = self._api.model_info(repo_id, revision=branch)
+                exists = True
             except RevisionNotFoundError:
                 info = self._api.model_info(repo_id)
-                return Head(None, bool(info.private))
+                exists = False
             except RepositoryNotFoundError:
                 return None
-            return Head(info.sha, bool(info.private))
+        if info.sha is None:
+            raise HubError("the Hub names no commit", where=f"{self.endpoint}/{repo_id}")
+        return Head(info.sha, bool(info.private), exists)
 
     def create(self, repo_id: str, *, private: bool) -> None:
         """Make the repository. It may exist already."""
         with self._errors(repo_id, writing=True):
-            self._api.create_repo(repo_id, private=private, exist_ok=True)
+            # None, not False: an organization may have its own default.
+            self._api.create_repo(repo_id, private=private or None, exist_ok=True)
 
     def create_branch(self, repo_id: str, branch: str) -> None:
         with self._errors(repo_id, branch, writing=True):

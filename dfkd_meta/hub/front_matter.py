@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from dfkd_meta.errors import HubError
 
-_FENCED = re.compile(r"\A---[ \t]*\r?\n(?P<yaml>.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
-_TOP_LEVEL_KEY = re.compile(r"^(?=[^\s#\-\[\]{},])(?P<key>[^:\n]+?)[ \t]*:(?=[ \t\r\n]|\Z)", re.MULTILINE)
-_TAIL = re.compile(r"(?:^[ \t]*(?:#[^\n]*)?(?:\n|\Z))+\Z", re.MULTILINE)
+_FENCED = re.compile(
+    r"\A---[ \t]*\r?\n(?P<yaml>.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE
+)
+_TOP_LEVEL_KEY = re.compile(
+    r"^(?=[^\s#\-\[\]{},])(?P<key>[^:\n]+?)[ \t]*:(?=[ \t\r\n]|\Z)", re.MULTILINE
+)
+_TAIL = re.compile(r"(?:^[ \t]*(?:#[^\n]*)?(?:\r?\n|\Z))+\Z", re.MULTILINE)
 _HINT = "mend the block between the '---' lines on top of README.md"
 
 
@@ -29,13 +33,14 @@ def update(card: str, values: dict[str, Any]) -> str:
     fenced = _FENCED.match(card)
     source = fenced["yaml"] if fenced else ""
     before = _load(source)
-    wanted = {key: value for key, value in values.items() if before.get(key) != value}
+    absent = object()
+    wanted = {key: new for key, new in values.items() if before.get(key, absent) != new}
     if not wanted:
         return card
     newline = "\r\n" if "\r\n" in card else "\n"
     for key, value in wanted.items():
         source = _set(source, key, _dump(key, value).replace("\n", newline), newline)
-    if _load(source) != before | wanted:
+    if not _holds(source, before | wanted):
         raise HubError("the metadata of the model card cannot be edited safely", hint=_HINT)
     if fenced:
         return card[: fenced.start("yaml")] + source + card[fenced.end("yaml") :]
@@ -55,8 +60,15 @@ def _load(source: str) -> dict[str, Any]:
     return data
 
 
+def _holds(source: str, expected: dict[str, Any]) -> bool:
+    try:
+        return bool(yaml.safe_load(source) == expected)
+    except yaml.YAMLError:
+        return False
+
+
 def _dump(key: str, value: Any) -> str:
-    return yaml.safe_dump({key: value}, sort_keys=False, allow_unicode=True)
+    return str(yaml.safe_dump({key: value}, sort_keys=False, allow_unicode=True))
 
 
 def _set(source: str, key: str, text: str, newline: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
 _REPO_ID = re.compile(f"{_PART}/{_PART}")
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,199}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-EXPECTED = "give a folder, user/repo or user/repo@revision"
+EXPECTED = "give a folder that exists, user/repo or user/repo@revision"
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,13 @@ class HubId:
 
 def parse_source(where: str, *, revision: str | None = None) -> Path | HubId:
     """Tell a folder from a Hub id. A folder that exists wins. Raises UsageError."""
-    folder = Path(where).expanduser()
-    if folder.is_dir():
+    # os.path answers False where pathlib raises: names too long, "~nobody", no permission.
+    folder = os.path.expanduser(where)
+    if os.path.isdir(folder):
         if revision is not None:
-            raise UsageError("--revision is for the Hub, and this is a folder", where=str(folder))
-        return folder
-    if folder.is_file():
+            raise UsageError("--revision is for the Hub, and this is a folder", where=where)
+        return Path(folder)
+    if os.path.isfile(folder):
         raise UsageError("this is a file", where=where, hint=EXPECTED)
     return parse_id(where, revision=revision)
 
@@ -42,9 +44,7 @@ def parse_id(text: str, *, revision: str | None = None) -> HubId:
     """Read ``user/repo`` or ``user/repo@revision``. Raises UsageError."""
     repo_id, sign, named = text.partition("@")
     if not is_repo_id(repo_id):
-        raise UsageError(
-            f"{text!r} is neither a folder that exists nor a repository on the Hub", hint=EXPECTED
-        )
+        raise UsageError(f"{text!r} is not the id of a repository on the Hub", hint=EXPECTED)
     if sign and revision is not None and named != revision:
         raise UsageError(f"{text!r} names another revision than --revision {revision}")
     wanted = named if sign else revision

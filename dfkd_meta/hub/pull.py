@@ -1,43 +1,29 @@
 """Bring a teacher and its sidecar here: one commit, nothing but named files, every digest checked.
 
-The files are collected in a folder of their own that appears only when the sidecar in it is valid,
-so a reader never sees a half-written one.
+The files are collected aside and moved into place only when the sidecar in them is valid, so a
+reader never meets a half-written one.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from dfkd_meta.errors import HubError, UsageError
-from dfkd_meta.hub.client import Hub, RemoteFile
-from dfkd_meta.hub.ids import HubId, parse_id, parse_source
+from dfkd_meta.hub.client import Hub
+from dfkd_meta.hub.fetch import Fetch, Place, invalid
+from dfkd_meta.hub.ids import parse_id, parse_source
 from dfkd_meta.progress import Progress, Silent
-from dfkd_meta.sidecar import (
-    MANIFEST_FILE,
-    MAX_MANIFEST_BYTES,
-    MAX_TENSOR_FILE_BYTES,
-    TENSOR_FILE,
-    Manifest,
-    SidecarError,
-    read_manifest,
-    validate_sidecar,
-)
-
-CONFIG_FILE = "config.json"
-MAX_CONFIG_BYTES = 4 * 2**20
-MAX_WEIGHT_BYTES = 64 * 2**30  # a bound for what a manifest can make a stranger download
-DATA_SUFFIXES = (".safetensors", ".json")  # anything else could be a pickle or code
+from dfkd_meta.sidecar import MANIFEST_FILE, validate_sidecar
 
 
 @dataclass(frozen=True)
 class PulledSidecar:
-    """A folder with a valid sidecar; ``repo_id`` and ``commit`` say where it came from.
+    """A folder that holds teacher and sidecar; ``repo_id`` and ``commit`` say where it came from.
 
     Both are None for a local folder, which is not checked here: reading it does that.
     """
@@ -45,29 +31,6 @@ class PulledSidecar:
     folder: Path
     repo_id: str | None = None
     commit: str | None = None
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a file lies: a repository at a commit."""
-
-    repo_id: str
-    commit: str
-
-    def __str__(self) -> str:
-        return f"{self.repo_id}@{self.commit[:12]}"
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A file the manifest names, and what it must be."""
-
-    place: Place
-    path: str
-    limit: int
-    size: int | None = None
-    sha256: str | None = None
-    optional: bool = False
 
 
 def resolve_source(
@@ -99,69 +62,54 @@ def pull(
     They land in ``local_dir``, or in a folder of the cache named after the commit. Only the
     manifest, the tensor file, the teacher files the manifest names and ``config.json`` are fetched.
 
-    Raises UsageError (not an id), HubError, NetworkError, SidecarError (what arrived is not valid).
+    Raises UsageError (not an id), HubError (missing, refused, changed, not valid), NetworkError.
     """
     told = progress or Silent()
     wanted = parse_id(where, revision=revision)
     hub = Hub(token=token, cache_dir=cache_dir)
     told.step(f"resolving {wanted} at {hub.endpoint}")
     place = Place(wanted.repo_id, hub.resolve(wanted.repo_id, wanted.revision or "main"))
-    cached = hub.assets / wanted.repo_id.replace("/", "--") / place.commit
-    if local_dir is None and validate_sidecar(cached).ok:
-        return PulledSidecar(cached, place.repo_id, place.commit)
-    folder = _checked_target(local_dir) if local_dir is not None else cached
-    with _staging(folder) as staging:
-        _Fetch(hub, told, staging).all_of(place)
+    folder = local_dir or hub.assets / place.repo_id.replace("/", "--") / place.commit
+    if folder.exists() and not folder.is_dir():
+        raise UsageError("there is a file in the place of the folder", where=str(folder))
+    if local_dir is None and is_complete(folder):
+        return PulledSidecar(folder, place.repo_id, place.commit)
+    with staging_for(folder) as staging:
+        Fetch(hub, told, staging).all_of(place)
         told.step("checking digests")
         report = validate_sidecar(staging)
         if not report.ok:
-            raise SidecarError(str(place), report)
-        _move(staging, folder)
+            raise invalid(place, report)
+        move_files(staging, folder)
     return PulledSidecar(folder, place.repo_id, place.commit)
 
 
-class _Fetch:
-    """One pull in progress: what is fetched lands in ``folder``."""
+def is_complete(folder: Path) -> bool:
+    """Whether an earlier pull left a valid sidecar with all the weights here."""
+    if not (folder / MANIFEST_FILE).is_file():
+        return False
+    report = validate_sidecar(folder)
+    weights_elsewhere = any(issue.code == "DM505" for issue in report)
+    return report.ok and not weights_elsewhere
 
-    def __init__(self, hub: Hub, progress: Progress, folder: Path) -> None:
-        self.hub = hub
-        self.progress = progress
-        self.folder = folder
 
-    def all_of(self, place: Place) -> None:
-        """The manifest, then what it names, each checked against the listing before download."""
-        head = self.listing(place, [MANIFEST_FILE, TENSOR_FILE, CONFIG_FILE])
-        if head is not None and MANIFEST_FILE not in head:
-            raise no_sidecar(place)
-        self.file(Wanted(place, MANIFEST_FILE, MAX_MANIFEST_BYTES), head)
-        manifest = read_manifest(self.folder)
-        wanted = wanted_files(manifest, place)
-        listings = {place: head}
-        for other in {file.place for file in wanted}:
-            paths = [file.path for file in wanted if file.place == other]
-            listings[other] = self.listing(other, paths)
-        for file in wanted:  # all refusals come before the first large download
-            check(file, listings[file.place])
-        for file in wanted:
-            self.file(file, listings[file.place])
+@contextmanager
+def staging_for(folder: Path) -> Iterator[Path]:
+    """A temporary folder on the same disk as ``folder``, gone afterwards."""
+    nearest = next(parent for parent in folder.absolute().parents if parent.is_dir())
+    try:
+        staging = tempfile.TemporaryDirectory(prefix=".dfkd-meta-", dir=nearest)
+    except OSError as error:
+        raise HubError(f"cannot write: {error.strerror}", where=str(nearest)) from error
+    with staging as name:
+        yield Path(name)
 
-    def listing(self, place: Place, paths: list[str]) -> Mapping[str, RemoteFile] | None:
-        """What the commit holds of these paths; unknown (None) offline: the cache is all we have."""
-        if self.hub.offline:
-            return None
-        return self.hub.listing(place.repo_id, place.commit, paths)
 
-    def file(self, wanted: Wanted, listing: Mapping[str, RemoteFile] | None) -> None:
-        check(wanted, listing)
-        target = self.folder / wanted.path
-        if target.exists() or (listing is not None and wanted.path not in listing):
-            return  # fetched from a repository named before, or optional and not there
-        try:
-            self.progress.step(f"downloading {wanted.path} from {wanted.place}")
-            source = self.hub.download(wanted.place.repo_id, wanted.place.commit, wanted.path)
-        except HubError, NetworkError:
-            if not wanted.optional:
-                raise
-            return
-        # Copied, not linked: whoever edits the folder must not edit the shared cache.
-        shutil.copyfile(source, target)
+def move_files(staging: Path, folder: Path) -> None:
+    """Rename every file into the folder, the manifest last: without it there is no sidecar."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in sorted(staging.iterdir(), key=lambda path: path.name == MANIFEST_FILE):
+            os.replace(path, folder / path.name)
+    except OSError as error:
+        raise HubError(f"cannot write: {error.strerror}", where=str(folder)) from error

@@ -61,7 +61,7 @@ def _body(facts: StudentFacts) -> str:
         [
             f"# {facts.name}",
             "This model was distilled from its teacher and a sidecar of activation statistics. "
-            "No training data were used.",
+            "None of the teacher's training data were used.",
             table(("", ""), rows),
             "Made with:",
             f"```sh\n{facts.command}\n```\n",
@@ -79,4 +79,6 @@ def _architecture(facts: StudentFacts) -> str:
 def _accuracy(facts: StudentFacts) -> str:
     if facts.accuracy is None:
         return "not measured"
-    return f"{facts.accuracy:.2%}" + (f" on {code(facts.evaluated_on)}" if facts.evaluated_on else "")
+    return f"{facts.accuracy:.2%}" + (
+        f" on {code(facts.evaluated_on)}" if facts.evaluated_on else ""
+    )

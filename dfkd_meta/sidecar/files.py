@@ -6,9 +6,11 @@ import hashlib
 import os
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
+
+from dfkd_meta.errors import DfkdMetaError
+from dfkd_meta.sidecar.manifest import MANIFEST_FILE
 
 BLOCK = 2**20
 
@@ -43,26 +45,39 @@ def inside(folder: Path, name: str) -> Path | None:
 
 
 def write_whole(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files so that each is there whole or not at all, in the order given."""
-    with staged(folder, files) as replace:
-        for temporary, name in replace:
-            os.replace(temporary, folder / name)
+    """Write files so that each is there whole or not at all, in the order given.
 
-
-@contextmanager
-def staged(folder: Path, files: Mapping[str, bytes]) -> Iterator[list[tuple[Path, str]]]:
-    """Write every file under a temporary name first; what is not renamed is removed again."""
-    made: list[tuple[Path, str]] = []
+    All are written under temporary names first, so that a full disk changes nothing.
+    """
+    made: list[tuple[str, str]] = []
     try:
         for name, data in files.items():
             handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
-            made.append((Path(temporary), name))
+            made.append((temporary, name))
             with os.fdopen(handle, "wb") as file:
-                os.chmod(temporary, 0o644)  # mkstemp gives 0600; a published file is readable
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        yield made
+            os.chmod(temporary, 0o644)  # mkstemp makes 0600; a published file is readable
+        for temporary, name in made:
+            os.replace(temporary, folder / name)
     finally:
-        for path, _ in made:
-            path.unlink(missing_ok=True)
+        for temporary, _ in made:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def sidecar_folder(path: Path) -> Path:
+    """The folder that a user means by a folder or by the ``dfkd_meta.json`` in it.
+
+    Raises DfkdMetaError for anything else.
+    """
+    if path.is_dir():
+        return path
+    if path.name == MANIFEST_FILE and path.is_file():
+        return path.parent
+    missing = not path.exists()
+    raise DfkdMetaError(
+        "there is no such file or folder" if missing else "this is not a sidecar",
+        where=str(path),
+        hint=f"name a folder that holds {MANIFEST_FILE}, or that file",
+    )

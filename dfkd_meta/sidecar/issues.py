@@ -46,13 +46,19 @@ class ValidationReport:
 
     issues: list[Issue] = field(default_factory=list)
     strict: bool = False
-    cut: bool = False
+    failed: bool = field(init=False)  # an error is among the issues
+    cut: bool = field(init=False, default=False)  # more was found than is listed
+
+    def __post_init__(self) -> None:
+        self.failed = bool(self.errors)
 
     def add(self, code: str, path: str, message: str) -> None:
         """Note one finding; beyond ``MAX_ISSUES`` only that there are more (DM140)."""
         severity, hint = CODES[code].severity, CODES[code].mend
         # Notes and warnings must not crowd out the error that makes the file invalid.
-        if len(self.issues) < MAX_ISSUES or (severity == "error" and not self.errors):
+        first_error = severity == "error" and not self.failed
+        if len(self.issues) < MAX_ISSUES or first_error:
+            self.failed |= first_error
             self.issues.append(Issue(code, severity, path, message, hint))
         elif not self.cut:
             self.cut = True
@@ -62,7 +68,7 @@ class ValidationReport:
     @property
     def full(self) -> bool:
         """Whether further findings are only counted: long loops may stop."""
-        return self.cut and bool(self.errors)
+        return self.cut and self.failed
 
     def of(self, severity: Severity) -> list[Issue]:
         return [issue for issue in self.issues if issue.severity == severity]
@@ -73,7 +79,7 @@ class ValidationReport:
 
     @property
     def ok(self) -> bool:
-        return not self.errors and not (self.strict and self.of("warning"))
+        return not self.failed and not (self.strict and self.of("warning"))
 
     def __iter__(self) -> Iterator[Issue]:
         return iter(self.issues)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from dfkd_meta.sidecar.issues import pointer
@@ -14,7 +15,7 @@ MAX_DEPTH = 32
 INT_RANGE = 2**63
 
 
-class BadJson(ValueError):
+class JsonError(ValueError):
     """A text that is refused; ``code`` is the finding (DM1xx), ``path`` the place if known."""
 
     def __init__(self, code: str, message: str, path: str = "") -> None:
@@ -25,9 +26,9 @@ class BadJson(ValueError):
 
 
 def parse_json(data: bytes, max_bytes: int = MAX_MANIFEST_BYTES) -> Any:
-    """Parse UTF-8 JSON within the limits. Raises BadJson and nothing else."""
+    """Parse UTF-8 JSON within the limits. Raises JsonError and nothing else."""
     if len(data) > max_bytes:
-        raise BadJson("DM102", f"{len(data):,} bytes; at most {max_bytes:,} are allowed")
+        raise JsonError("DM102", f"{len(data):,} bytes; at most {max_bytes:,} are allowed")
     try:
         document = json.loads(
             data.decode("utf-8"),
@@ -37,18 +38,18 @@ def parse_json(data: bytes, max_bytes: int = MAX_MANIFEST_BYTES) -> Any:
             parse_constant=_constant,
         )
     except UnicodeDecodeError as error:
-        raise BadJson("DM103", f"not UTF-8 at byte {error.start}") from error
+        raise JsonError("DM103", f"not UTF-8 at byte {error.start}") from error
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        raise BadJson("DM103", f"not JSON: {error.msg} ({where})") from error
+        raise JsonError("DM103", f"not JSON: {error.msg} ({where})") from error
     except RecursionError as error:
-        raise BadJson("DM106", f"nested deeper than {MAX_DEPTH} levels") from error
+        raise JsonError("DM106", f"nested deeper than {MAX_DEPTH} levels") from error
     _check_depth(document)
     return document
 
 
 def dump_json(document: Any) -> bytes:
-    """Canonical bytes: keys sorted, two-space indent, lists of scalars on one line, final newline."""
+    """Canonical bytes: sorted keys, indent by two, lists of scalars on one line, final newline."""
     return ("".join(_lines(document, "\n")) + "\n").encode("utf-8")
 
 
@@ -76,7 +77,7 @@ def unsorted_objects(value: Any, *path: str | int) -> Iterator[str]:
     """JSON pointers of objects whose keys are not in order of code points."""
     if isinstance(value, dict):
         keys = list(value)
-        if any(first > second for first, second in zip(keys, keys[1:], strict=False)):
+        if any(first > second for first, second in pairwise(keys)):
             yield pointer(*path)
         for key, item in value.items():
             yield from unsorted_objects(item, *path, key)
@@ -91,26 +92,26 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) < len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise BadJson("DM104", f"the key {twice[:80]!r} occurs twice in one object")
+        raise JsonError("DM104", f"the key {twice[:80]!r} occurs twice in one object")
     return made
 
 
 def _integer(text: str) -> int:
     # A 64-bit integer has at most 20 characters; longer ones are never converted (quadratic time).
     if len(text) > 20 or not -INT_RANGE <= int(text) < INT_RANGE:
-        raise BadJson("DM105", f"the integer {text[:24]}... does not fit 64 bits")
+        raise JsonError("DM105", f"the integer {text[:24]}... does not fit 64 bits")
     return int(text)
 
 
 def _float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise BadJson("DM105", f"the number {text[:24]} is not finite")
+        raise JsonError("DM105", f"the number {text[:24]} is not finite")
     return value
 
 
 def _constant(text: str) -> float:
-    raise BadJson("DM105", f"{text} is not a JSON number")
+    raise JsonError("DM105", f"{text} is not a JSON number")
 
 
 def _check_depth(document: Any) -> None:
@@ -128,7 +129,7 @@ def _check_depth(document: Any) -> None:
                 _check_text((value,))
         level = below
     if level:
-        raise BadJson("DM106", f"nested deeper than {MAX_DEPTH} levels")
+        raise JsonError("DM106", f"nested deeper than {MAX_DEPTH} levels")
 
 
 def _check_text(texts: Any) -> None:
@@ -136,4 +137,4 @@ def _check_text(texts: Any) -> None:
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise BadJson("DM103", "a text holds half a surrogate pair") from error
+            raise JsonError("DM103", "a text holds half a surrogate pair") from error

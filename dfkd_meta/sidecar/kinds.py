@@ -25,7 +25,7 @@ class Role:
 
 @dataclass(frozen=True)
 class Param:
-    """A required parameter: a number in (``above``, ``most``], one of ``choices``, or a list of names."""
+    """A required parameter: a number in (``above``, ``most``], one of ``choices``, or ``names``."""
 
     above: float | None = None
     most: float | None = None
@@ -110,6 +110,8 @@ KINDS: dict[str, Kind] = {
                 "logit_mean": Role("g c"),
                 "logit_cholesky": Role("g c c", lower_triangular=True),
             },
+            # With thousands of classes the covariance of the logits is too large to record.
+            "mean_probability",
             params={"temperature": Param(above=0)},
         ),
         _kind(

@@ -4,9 +4,9 @@ The models state types and ranges only. What needs two fields at once (shapes ag
 against the minimum group size, digests) is in ``checks``. Unknown fields are kept, so that a reader
 of 1.0 hands a 1.1 file on unharmed; ``checks`` warns about each.
 
-Axis names: einops-like words. The axis named ``channel`` is the channel axis; a tensor with one
-axis only (``feature``, say) is all channels. Every other name (``height``, ``width``, ``token``) is
-a position.
+Axis names are einops words: ``c`` channels, ``f`` features, ``h`` height, ``w`` width, ``d`` depth,
+``t`` tokens or time. The channel axis is ``c``, or ``f`` where there is no ``c``; every other axis
+counts positions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FORMAT = "dfkd-meta"
 FORMAT_VERSION = "1.0"
 MANIFEST_FILE = "dfkd_meta.json"
 TENSOR_FILE = "dfkd_meta.safetensors"
-CHANNEL = "channel"
+CHANNEL_AXES = ("c", "f")
 
 # Upper bounds of 1.0: far above any real sidecar, low enough that a hostile one costs nothing.
 MAX_TAPS = 10_000
@@ -30,6 +30,10 @@ MAX_TEACHER_FILES = 1_000
 MAX_ENTRIES = 10_000
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[\x20-\x7e]+$")]
+# Free text of people: any script, but no control characters.
+Text = Annotated[
+    str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")
+]
 ModulePath = Annotated[str, StringConstraints(max_length=200, pattern=r"^[\x20-\x7e]*$")]
 FileName = Annotated[
     str, StringConstraints(max_length=200, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")
@@ -41,12 +45,21 @@ Count = Annotated[int, Field(ge=0)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-# Lists of scalars stop at their first bad element: one finding per list is enough.
-Counts = Annotated[list[Count], FailFast()]
-Numbers = Annotated[list[Number], FailFast()]
-Names = Annotated[list[Name], FailFast()]
-Shape = Annotated[list[Size], Field(min_length=1, max_length=4), FailFast()]
-Axes = Annotated[list[Name], Field(min_length=1, max_length=4), FailFast()]
+
+
+class First(FailFast):
+    """Stop a list of scalars at its first bad element: one finding per list is enough."""
+
+    def __hash__(self) -> int:  # so that ``Counts | None`` can be formed
+        return hash(First)
+
+
+Counts = Annotated[list[Count], First()]
+Numbers = Annotated[list[Number], First()]
+Names = Annotated[list[Name], First()]
+Texts = Annotated[list[Text], First()]
+Shape = Annotated[list[Size], Field(min_length=1, max_length=4), First()]
+Axes = Annotated[list[Name], Field(min_length=1, max_length=4), First()]
 
 
 CREATED = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z$"
@@ -56,7 +69,8 @@ VERSION = r"^1\.(0|[1-9][0-9]{0,5})$"
 class Block(BaseModel):
     """Base of every block: frozen, strict about types, open to fields of later minor versions."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    # Deferred: a command that never validates a block does not pay for building its validator.
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, defer_build=True)
 
 
 class WeightFile(Block):
@@ -70,7 +84,7 @@ class WeightFile(Block):
 class TeacherRef(Block):
     """How to get the teacher without running remote code.
 
-    ``local`` means: the reader passes a factory of their own; ``architecture`` is then only a label.
+    ``local`` means: the reader passes a factory of their own; ``architecture`` is only a label.
     ``repo_id`` and ``revision`` say where the weights were published if not beside the sidecar.
     """
 
@@ -81,7 +95,7 @@ class TeacherRef(Block):
     revision: Commit | None = None
     files: Annotated[list[WeightFile], Field(min_length=1, max_length=MAX_TEACHER_FILES)]
     parameters: Count
-    license: Name | None = None
+    license: Text | None = None
     library_version: Name | None = None
 
 
@@ -98,7 +112,7 @@ class InputSpec(Block):
     dtype: Literal["float32"] = "float32"
     value_range: Annotated[Numbers, Field(min_length=2, max_length=2)]
     mean: Annotated[Numbers, Field(min_length=1)]
-    std: Annotated[list[Positive], Field(min_length=1), FailFast()]
+    std: Annotated[list[Positive], Field(min_length=1), First()]
     color_order: Literal["gray", "rgb", "bgr"] | None = None
     interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None
     crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -110,7 +124,7 @@ class OutputSpec(Block):
 
     task: Literal["classification"] = "classification"
     num_classes: Annotated[int, Field(ge=2)]
-    label_names: Names | None = None
+    label_names: Texts | None = None
     returns: Literal["logits"] = "logits"
 
 
@@ -175,9 +189,9 @@ class TensorFile(Block):
 class DatasetRef(Block):
     """The training data as the publisher states them; nothing here is verified."""
 
-    name: Name
-    license: Name | None = None
-    split: Name | None = None
+    name: Text
+    license: Text | None = None
+    split: Text | None = None
 
 
 class Provenance(Block):
@@ -218,7 +232,7 @@ class Evaluation(Block):
 
     accuracy: Fraction
     samples: Size
-    split: Name
+    split: Text
 
 
 class Manifest(Block):
@@ -244,7 +258,5 @@ class Manifest(Block):
 
 
 def channel_axis(axes: Sequence[str]) -> int | None:
-    """Index of the channel axis among axis names: ``channel``, or the only axis; else None."""
-    if len(axes) == 1:
-        return 0
-    return list(axes).index(CHANNEL) if CHANNEL in axes else None
+    """Index of the channel axis among axis names: ``c``, else ``f``, else None."""
+    return next((list(axes).index(word) for word in CHANNEL_AXES if word in axes), None)

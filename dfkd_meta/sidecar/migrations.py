@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-
 Document = dict[str, Any]
 
 
@@ -40,8 +39,7 @@ def from_0_9(document: Document) -> Document:
     _move(new.get("provenance"), "profile", new, "profile")
     _move(new.get("teacher"), "weights", new.get("teacher"), "files")
     inputs = new.get("inputs")
-    normalization = inputs.get("normalization") if isinstance(inputs, dict) else None
-    if isinstance(normalization, dict):
+    if isinstance(inputs, dict) and isinstance(inputs.get("normalization"), dict):
         inputs.update(inputs.pop("normalization"))
     if isinstance(new.get("taps"), list):
         new["taps"] = [_tap_0_9(tap) for tap in new["taps"]]

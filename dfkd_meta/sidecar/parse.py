@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from dfkd_meta.sidecar import manifest as limits
 from dfkd_meta.sidecar.issues import ValidationReport, pointer, short
-from dfkd_meta.sidecar.json_text import BadJson, parse_json, unsorted_objects
+from dfkd_meta.sidecar.json_text import JsonError, parse_json, unsorted_objects
 from dfkd_meta.sidecar.manifest import FORMAT, Manifest, StatisticRecord, Tap
 from dfkd_meta.sidecar.migrations import is_outdated, migrate, stated_version
 
@@ -38,16 +38,19 @@ def parse_document(data: bytes, report: ValidationReport) -> dict[str, Any] | No
     """The JSON object in ``data``, migrated to the current version; None when it is refused."""
     try:
         document = parse_json(data)
-    except BadJson as error:
+    except JsonError as error:
         report.add(error.code, error.path, error.message)
         return None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        report.add("DM108", "/format" if isinstance(document, dict) else "", "not a dfkd-meta manifest")
+        report.add(
+            "DM108", "/format" if isinstance(document, dict) else "", "not a dfkd-meta manifest"
+        )
         return None
     if not _readable(document, report):
         return None
-    for path in unsorted_objects(document):
-        report.add("DM131", path, "the keys are not sorted")
+    unsorted = next(unsorted_objects(document), None)
+    if unsorted is not None:
+        report.add("DM131", unsorted, "the keys are not sorted, here and maybe elsewhere")
     return migrate(document)
 
 
@@ -98,7 +101,8 @@ def _within_limits(document: dict[str, Any], report: ValidationReport) -> bool:
         ("/extensions", document.get("extensions"), limits.MAX_ENTRIES),
     ]
     records = document.get("statistics")
-    for number, record in enumerate(records if isinstance(records, list) else []):
+    listed = records if isinstance(records, list) and len(records) <= limits.MAX_RECORDS else []
+    for number, record in enumerate(listed):
         tensors = _object(record).get("tensors")
         sized.append((pointer("statistics", number, "tensors"), tensors, limits.MAX_ROLES))
     good = True
@@ -131,9 +135,7 @@ def _build(document: dict[str, Any], report: ValidationReport) -> Manifest | Non
     return Manifest.model_validate(document)
 
 
-def _note(
-    model: type[BaseModel], value: Any, report: ValidationReport, *path: str | int
-) -> None:
+def _note(model: type[BaseModel], value: Any, report: ValidationReport, *path: str | int) -> None:
     try:
         model.model_validate(value)
     except ValidationError as error:

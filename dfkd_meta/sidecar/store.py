@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dfkd_meta.sidecar.issues import short
-from dfkd_meta.sidecar.json_text import BadJson, parse_json
+from dfkd_meta.sidecar.json_text import JsonError, parse_json
 
 Array = npt.NDArray[Any]
 Found = Callable[[str, str], None]  # (code, message)
@@ -61,7 +61,10 @@ def read_header(file: BinaryIO, size: int, found: Found, *, teacher: bool = Fals
     limit = MAX_TEACHER_HEADER_BYTES if teacher else MAX_HEADER_BYTES
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > min(limit, size - 8):
-        found("DM203", f"a header of {length:,} bytes in a file of {size:,}; at most {limit:,} allowed")
+        found(
+            "DM203",
+            f"a header of {length:,} bytes in a file of {size:,}; at most {limit:,} allowed",
+        )
         return None
     raw = file.read(length)
     if len(raw) < length:
@@ -79,7 +82,7 @@ def read_header(file: BinaryIO, size: int, found: Found, *, teacher: bool = Fals
 def _parse(raw: bytes, limit: int, found: Found) -> dict[str, Any] | None:
     try:
         table = parse_json(raw, limit)
-    except BadJson as error:
+    except JsonError as error:
         found("DM205" if error.code == "DM104" else "DM204", error.message)
         return None
     if not raw.startswith(b"{") or not isinstance(table, dict):
@@ -117,15 +120,14 @@ class _HeaderCheck:
             self.found("DM208", f"the tensor name {short(name)}")
             return None
         where = f"tensor {short(name)}"
-        fields = raw if isinstance(raw, dict) else {}
-        dtype, shape, offsets = (fields.get(key) for key in ("dtype", "shape", "data_offsets"))
-        if set(fields) != {"dtype", "shape", "data_offsets"} or not isinstance(dtype, str):
+        if not isinstance(raw, dict) or set(raw) != {"dtype", "shape", "data_offsets"}:
             self.found("DM206", f"{where} is not described by dtype, shape and data_offsets")
             return None
+        dtype, shape, offsets = raw["dtype"], raw["shape"], raw["data_offsets"]
         if not _sizes(shape, 8) or not _sizes(offsets, 2) or len(offsets) != 2:
             self.found("DM206", f"{where}: shape or data_offsets are not lists of sizes")
             return None
-        if dtype not in self._bits:
+        if not isinstance(dtype, str) or dtype not in self._bits:
             self.found("DM207", f"{where} has dtype {short(dtype)}")
             return None
         entry = Entry(dtype, tuple(shape), *offsets)
@@ -141,12 +143,13 @@ class _HeaderCheck:
         ordered = sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end))
         for name, entry in ordered:
             if entry.begin != position:
-                what = "overlaps its neighbor" if entry.begin < position else "leaves a hole before it"
+                what = "overlaps another" if entry.begin < position else "leaves a hole"
                 self.found("DM210", f"tensor {short(name)} {what}")
                 return
             position = entry.end
         if position != data_bytes:
-            self.found("DM211", f"the tensors fill {position:,} bytes, the file holds {data_bytes:,}")
+            text = f"the tensors fill {position:,} bytes, the file holds {data_bytes:,}"
+            self.found("DM211", text)
 
 
 def _sizes(value: Any, most: int) -> bool:

@@ -6,6 +6,7 @@ Plug-ins register through the entry-point group ``dfkd_meta.statistics.kinds``.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,8 @@ from dfkd_meta.errors import StatisticsError
 from dfkd_meta.registry import Registry
 from dfkd_meta.sidecar.kinds import KINDS
 from dfkd_meta.sidecar.manifest import Tap
+
+MAX_ID = 160  # a tensor is named <id>/<role>, and names of the standard end at 200
 
 Reduction = Literal["unit", "channel", "pooled"]
 Scope = Literal["global", "per_class"]
@@ -40,7 +43,10 @@ class RecordRequest:
         if not self.taps:
             return self.kind
         parts = [self.kind, "+".join(self.taps), self.reduction or "", self.scope]
-        return "/".join(part for part in parts if part)
+        name = "/".join(part for part in parts if part)
+        if len(name) <= MAX_ID:
+            return name
+        return f"{name[: MAX_ID - 17]}~{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Context:
     taps: tuple[Tap, ...] = ()
     features: int = 0
     groups: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,6 @@ class _Pass:
         _check_requests(requests, taps)
         self.requests = list(requests)
         self.by_id = {tap.id: tap for tap in taps}
-        self.taps = [tap for tap in taps if any(tap.id in request.taps for request in requests)]
         self.per_class = any(request.scope == "per_class" for request in requests)
         self.samples, self.batches, self.labelled = 0, 0, True
         self.class_counts = [0] * teacher.outputs.num_classes
@@ -94,25 +93,32 @@ class _Pass:
             for request in requests
             if request.id not in self.twins
         }
+        # A tap is widened to float64 once, and reduced once per reduction.
+        self.consumers: dict[tuple[str, ...], dict[str | None, list[Accumulator]]] = {}
+        for accumulator in self.accumulators.values():
+            if accumulator.parts and accumulator.request.taps:
+                here = self.consumers.setdefault(accumulator.request.taps, {})
+                here.setdefault(accumulator.request.reduction, []).append(accumulator)
+        used = {tap_id for tap_ids in self.consumers for tap_id in tap_ids}
+        self.taps = [tap for tap in taps if tap.id in used]
 
     def absorb(
         self, activations: Mapping[str, Tensor], labels: Tensor | None, samples: int
     ) -> None:
         """Feed one batch of tapped tensors `n ...` to every accumulator."""
         self._count(labels, samples)
-        for tap_ids in dict.fromkeys(a.request.taps for a in self.accumulators.values()):
+        for tap_ids, reductions in self.consumers.items():
             taps = [self.by_id[tap_id] for tap_id in tap_ids]
             tensors = [
                 checked_activation(activations[tap.id], tap, samples, self.batches) for tap in taps
             ]
-            for reduction in dict.fromkeys(a.request.reduction for a in self._at(tap_ids)):
+            for reduction, accumulators in reductions.items():
                 views = [
                     observations(tensor, tap, reduction)
                     for tensor, tap in zip(tensors, taps, strict=True)
                 ]
-                if views:
-                    features = views[0] if len(views) == 1 else torch.cat(views, -1)
-                    self._feed(tap_ids, reduction, features, labels)
+                features = views[0] if len(views) == 1 else torch.cat(views, -1)
+                _feed(accumulators, features, labels)
         self.batches += 1
 
     def results(self) -> list[tuple[RecordRequest, Result]]:
@@ -123,19 +129,6 @@ class _Pass:
             accumulator = self.accumulators[twin or request.id]
             found.append((request, (accumulator.pooled() if twin else accumulator).result()))
         return found
-
-    def _at(self, tap_ids: tuple[str, ...]) -> list[Accumulator]:
-        return [a for a in self.accumulators.values() if a.request.taps == tap_ids]
-
-    def _feed(
-        self, tap_ids: tuple[str, ...], reduction: str | None, features: Tensor, labels: Tensor | None
-    ) -> None:
-        everyone = torch.zeros(len(features), dtype=torch.int64, device=features.device)
-        by_class = everyone if labels is None else labels.to(features.device)
-        for accumulator in self._at(tap_ids):
-            if accumulator.request.reduction == reduction:
-                per_class = accumulator.request.scope == "per_class"
-                accumulator.update(features, by_class if per_class else everyone)
 
     def _count(self, labels: Tensor | None, samples: int) -> None:
         self.samples += samples
@@ -151,6 +144,14 @@ class _Pass:
         check_labels(labels, samples, classes, self.batches)
         batch = torch.bincount(labels.cpu(), minlength=classes).tolist()
         self.class_counts = [a + b for a, b in zip(self.class_counts, batch, strict=True)]
+
+
+def _feed(accumulators: Sequence[Accumulator], features: Tensor, labels: Tensor | None) -> None:
+    everyone = torch.zeros(len(features), dtype=torch.int64, device=features.device)
+    by_class = everyone if labels is None else labels.to(features.device)
+    for accumulator in accumulators:
+        per_class = accumulator.request.scope == "per_class"
+        accumulator.update(features, by_class if per_class else everyone)
 
 
 def _check_requests(requests: Sequence[RecordRequest], taps: Sequence[Tap]) -> None:

@@ -14,14 +14,18 @@ def lower_factor(covariance: Tensor) -> Tensor:
 
     Works for singular matrices (dead units, fewer samples than features), where Cholesky's method
     stops: with S = V D V^T and the QR decomposition sqrt(D) V^T = Q R, S = R^T R. Negative
-    eigenvalues, which only rounding makes, count as zero.
+    eigenvalues, which only rounding makes, count as zero. It is the correlation matrix that is
+    decomposed, so that each feature is exact on its own scale and a dead one has a row of zeros.
     """
-    values, vectors = torch.linalg.eigh(covariance)
+    deviation = covariance.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
+    inverse = torch.where(deviation > 0, deviation, torch.inf).reciprocal()
+    correlation = inverse.unsqueeze(-1) * covariance * inverse.unsqueeze(-2)
+    values, vectors = torch.linalg.eigh(correlation)
     root = values.clamp(min=0).sqrt().unsqueeze(-1) * vectors.mT
-    lower = torch.linalg.qr(root, mode="r").R.mT
+    lower: Tensor = torch.linalg.qr(root, mode="r").R.mT
     diagonal = lower.diagonal(dim1=-2, dim2=-1)
     signs = torch.where(diagonal < 0, -1.0, 1.0).to(lower)
-    return (lower * signs.unsqueeze(-2)).tril()
+    return deviation.unsqueeze(-1) * (lower * signs.unsqueeze(-2)).tril()
 
 
 def top_eigenpairs(covariance: Tensor, rank: int) -> tuple[Tensor, Tensor]:

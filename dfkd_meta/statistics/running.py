@@ -1,8 +1,8 @@
 """The arithmetic under the statistics: (n, mean, M2) per group in float64 with Chan's merge.
 
 M2 is the centered second moment ``sum (x - mean)(x - mean)^T``, kept whole, as its diagonal, or as
-its product with a fixed test matrix. All three are sums over rows of an expression quadratic in the
-row, so Chan's correction ``n_a n_b / n delta delta^T`` is one more row, ``sqrt(n_a n_b / n) delta``.
+its product with a fixed test matrix. Each is a sum over rows of something quadratic in the row, so
+Chan's correction ``n_a n_b / n delta delta^T`` is just one more row, ``sqrt(n_a n_b / n) delta``.
 Raw moments in float32 would lose the variance: 0.0205 for a true 0.01006 at mean 100, sd 0.1.
 
 Source: Chan, Golub, LeVeque 1983, "Algorithms for computing the sample variance", eq. 1.5.
@@ -34,7 +34,7 @@ class Diagonal:
         return (features,)
 
     def add_(self, target: Tensor, rows: Tensor, groups: Tensor) -> None:
-        target.index_add_(0, groups, rows.square().sum(1))
+        target.index_add_(0, groups, _over_positions(rows.square()))
 
 
 class Full:
@@ -44,7 +44,7 @@ class Full:
         return (features, features)
 
     def add_(self, target: Tensor, rows: Tensor, groups: Tensor) -> None:
-        for group in groups.unique().tolist():
+        for group in _present(groups):
             own = rows[groups == group].flatten(0, 1)
             target[group].addmm_(own.T, own)
 
@@ -59,9 +59,18 @@ class Sketch:
         return (features, self.test_matrix.shape[1])
 
     def add_(self, target: Tensor, rows: Tensor, groups: Tensor) -> None:
-        for group in groups.unique().tolist():
+        for group in _present(groups):
             own = rows[groups == group].flatten(0, 1)
             target[group].addmm_(own.T, own @ self.test_matrix)
+
+
+def _over_positions(rows: Tensor) -> Tensor:
+    return rows.squeeze(1) if rows.shape[1] == 1 else rows.sum(1)  # a sum of one still costs a pass
+
+
+def _present(groups: Tensor) -> list[int]:
+    present: list[int] = torch.bincount(groups).nonzero().flatten().tolist()
+    return present
 
 
 class Running:
@@ -87,7 +96,7 @@ class Running:
         """Absorb samples: features float64 `n p f`, groups int64 `n`."""
         count = torch.bincount(groups, minlength=len(self.count))
         observations = count * features.shape[1]
-        sums = torch.zeros_like(self.mean).index_add_(0, groups, features.sum(1))
+        sums = torch.zeros_like(self.mean).index_add_(0, groups, _over_positions(features))
         mean = sums / observations.clamp(min=1).unsqueeze(1)
         centered = features - mean[groups].unsqueeze(1)
         for name, scatter in self.scatters.items():

@@ -58,6 +58,13 @@ class ClassGaussians:
         return deviations
 
 
+def read_tensor(
+    sidecar: Sidecar, record: StatisticRecord, role: str, device: torch.device
+) -> Tensor:
+    """A recorded array as a tensor of its own, with the axes the record states."""
+    return torch.tensor(sidecar.array(record, role), dtype=torch.float32, device=device)
+
+
 def read_gaussians(
     sidecar: Sidecar, record: StatisticRecord, device: torch.device, *, residual: bool = True
 ) -> ClassGaussians:
@@ -70,7 +77,7 @@ def read_gaussians(
     classes = tuple(record.classes or ())
 
     def array(role: str) -> Tensor:
-        return torch.from_numpy(sidecar.array(record, role)).to(device)
+        return read_tensor(sidecar, record, role, device)
 
     if record.kind == "moments":
         return ClassGaussians(array("mean"), array("variance"), classes=classes)
@@ -90,6 +97,6 @@ def _left_out(
     """Variance per feature that the factor leaves out: float32 `g f`."""
     for other in sidecar.find("moments", tap=record.taps[0], scope=record.scope, reduction="unit"):
         if other.classes == record.classes:
-            variance = torch.from_numpy(sidecar.array(other, "variance")).to(factor.device)
+            variance = read_tensor(sidecar, other, "variance", factor.device)
             return (variance - factor.square().sum(1)).clamp_min(0)
     return even[:, None].expand(-1, factor.shape[2])

@@ -1,13 +1,14 @@
 """Teachers: opening them from several sources, tapping them, and preparing their inputs."""
 
 from dfkd_meta.teachers.architectures import architectures
+from dfkd_meta.teachers.axes import channel_axis
 from dfkd_meta.teachers.build import build_model, count_parameters
 from dfkd_meta.teachers.find_taps import default_taps, last_hidden_tap
 from dfkd_meta.teachers.opening import open_teacher, teacher_from_sidecar
 from dfkd_meta.teachers.own_code import call_own_code, is_own_code, load_own_code
 from dfkd_meta.teachers.preprocess import denormalize, preprocess, valid_bounds
 from dfkd_meta.teachers.store import save_model
-from dfkd_meta.teachers.taps import ActivationTap, channel_axis, reduce_features
+from dfkd_meta.teachers.taps import ActivationTap, reduce_features
 from dfkd_meta.teachers.teacher import Teacher, freeze
 from dfkd_meta.teachers.weights import load_weights, read_weights
 

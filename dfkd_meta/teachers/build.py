@@ -26,6 +26,13 @@ def build_model(architecture: str, arguments: Mapping[str, JsonValue], *, seed: 
             return build(**arguments)
         except ValidationError as error:
             raise _bad_argument(architecture, error) from error
+        except (
+            RuntimeError,
+            OverflowError,
+            TypeError,
+        ) as error:  # torch's words for sizes out of reach
+            reason = str(error).splitlines()[0]
+            raise TeacherError(f"{architecture} cannot be built: {reason}") from error
 
 
 def build_skeleton(architecture: str, arguments: Mapping[str, JsonValue]) -> nn.Module:

@@ -131,7 +131,8 @@ def _last_layer(seen: Sequence[_Seen]) -> _Seen | None:
         if place.side == "input" and isinstance(place.module, (_ConvNd, nn.Linear))
     ]
     linear = [place for place in layers if isinstance(place.module, nn.Linear)]
-    return (linear or layers or [None])[-1]
+    candidates = linear or layers
+    return candidates[-1] if candidates else None
 
 
 def _tap_id(place: _Seen) -> str:

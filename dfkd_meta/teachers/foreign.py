@@ -75,8 +75,6 @@ def _transformers_inputs(folder: Path) -> InputSpec | None:
 def _spec(**fields: Any) -> InputSpec | None:
     known = {name: value for name, value in fields.items() if value is not None}
     try:
-        return InputSpec(
-            axes=["c", "h", "w"], value_range=[0.0, 1.0], color_order="rgb", **known
-        )
+        return InputSpec(axes=["c", "h", "w"], value_range=[0.0, 1.0], color_order="rgb", **known)
     except (ValidationError, TypeError):
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from dfkd_meta.errors import TeacherError, UsageError
+from dfkd_meta.sidecar import sha256_file
 from dfkd_meta.sidecar.manifest import MANIFEST_FILE, InputSpec, OutputSpec, WeightFile
 from dfkd_meta.teachers.architectures import architectures
 from dfkd_meta.teachers.foreign import describe_foreign
@@ -42,7 +43,7 @@ def open_teacher(
     or come from PyTorchModelHubMixin. Raises TeacherError, UsageError or MissingExtraError.
     """
     name = str(where)
-    if Path(where).is_dir():
+    if os.path.isdir(where):
         return _open_folder(Path(where), inputs, factory)
     own = is_own_code(name)
     if not own and name not in architectures.names():
@@ -91,7 +92,7 @@ def _open_folder(folder: Path, inputs: InputSpec | None, factory: str | None) ->
         raise TeacherError(
             "config.json is not from dfkd-meta, transformers or timm",
             where=str(folder),
-            hint="for a class of your own: --teacher-factory module:Class",
+            hint="for a class of your own, name it: module:Class",
         )
     spec = inputs or (foreign.inputs if foreign else None)
     if spec is None:
@@ -140,9 +141,7 @@ def _verified(folder: Path, entry: WeightFile) -> Path:
             where=str(folder),
             hint="put it beside the sidecar, or pull the repository again",
         )
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != entry.sha256:
+    if sha256_file(path) != entry.sha256:
         raise TeacherError(
             f"{entry.path} is not the file that the sidecar was computed from (digest differs)",
             where=str(path),

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from dfkd_meta.errors import DataError
 from dfkd_meta.sidecar.manifest import InputSpec
+from dfkd_meta.teachers.axes import channel_axis, is_image
 
 TOLERANCE = 1e-4  # of the width of value_range: float rounding, not another scale
 
@@ -34,10 +35,10 @@ def preprocess(raw: Tensor, inputs: InputSpec) -> Tensor:
             hint="scale the data, and look for NaN",
         )
     x = _layout(raw.to(torch.float32), inputs)
-    if list(inputs.axes) == ["c", "h", "w"]:
+    if is_image(inputs):
         x = _fit(x, inputs).clamp(low, high)  # bicubic overshoots
     if inputs.color_order == "bgr":
-        x = x.flip(1)
+        x = x.flip(1)  # raw color is RGB
     mean, std = _statistics(inputs, x)
     return (x - mean) / std
 
@@ -61,15 +62,12 @@ def valid_bounds(inputs: InputSpec) -> tuple[Tensor, Tensor]:
 
 def _statistics(inputs: InputSpec, like: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and std of ``inputs`` on the device of ``like``, shaped to broadcast over a sample."""
-    axes = list(inputs.axes)
-    axis = axes.index("c") if "c" in axes else len(axes) - 1
-    shape = [-1] + [1] * (len(axes) - 1 - axis)
+    axis = channel_axis(inputs)
+    shape = [-1] + [1] * (len(inputs.shape) - 1 - axis)
     size = inputs.shape[axis]
     for name, values in (("mean", inputs.mean), ("std", inputs.std)):
         if len(values) not in (1, size):
-            raise DataError(
-                f"{len(values)} values for {size} channels", where=f"inputs.{name}"
-            )
+            raise DataError(f"{len(values)} values for {size} channels", where=f"inputs.{name}")
     mean, std = (
         torch.tensor(values, dtype=torch.float32, device=like.device).view(shape)
         for values in (inputs.mean, inputs.std)
@@ -83,7 +81,7 @@ def _layout(raw: Tensor, inputs: InputSpec) -> Tensor:
     given = list(raw.shape[1:])
     if given == wanted:
         return raw
-    if len(wanted) == 3 and len(given) == 3 and given[0] == wanted[0]:
+    if is_image(inputs) and len(given) == 3 and given[0] == wanted[0]:
         return raw
     flat = 1 in (len(wanted), len(given)) and math.prod(given) == math.prod(wanted)
     gray = [1] in (given[:1], wanted[:1])

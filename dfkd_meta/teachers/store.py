@@ -65,7 +65,9 @@ def save_model(
         _write(folder / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
         _write(folder / CONFIG_FILE, (text + "\n").encode())
     except OSError as error:
-        raise TeacherError(f"cannot write the model: {error.strerror}", where=str(folder)) from error
+        raise TeacherError(
+            f"cannot write the model: {error.strerror}", where=str(folder)
+        ) from error
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from dfkd_meta.errors import TeacherError
 from dfkd_meta.sidecar.manifest import Tap
+from dfkd_meta.teachers.axes import channel_axis
 
 
 class ActivationTap:
@@ -111,8 +112,8 @@ def reduce_features(activation: Tensor, tap: Tap, reduction: str) -> Tensor:
     """Turn a tapped tensor `n ...` into features, one row per observation.
 
     ``unit``: `n f`, every element a feature. ``channel``: `(n positions) c`, as BatchNorm counts,
-    the positions of one sample in adjacent rows. ``pooled``: `n c`, the mean over positions. The
-    channel axis is ``c``, or ``f`` where there is none. Raises TeacherError for a tensor whose
+    the positions of one sample in adjacent rows. ``pooled``: `n c`, the mean over positions. See
+    ``channel_axis`` for which axis holds the channels. Raises TeacherError for a tensor whose
     shape is not the tap's, ValueError for another reduction.
     """
     if list(activation.shape[1:]) != list(tap.shape):
@@ -120,22 +121,12 @@ def reduce_features(activation: Tensor, tap: Tap, reduction: str) -> Tensor:
             f"the tensor has shape {list(activation.shape[1:])}, the tap says {tap.shape}",
             where=f"tap {tap.id}",
         )
-    if reduction == "unit":
-        return activation.flatten(1)
-    if reduction not in ("channel", "pooled"):
+    if reduction not in ("unit", "channel", "pooled"):
         raise ValueError(f"reduction {reduction!r}")
+    if reduction == "unit" or activation.ndim == 2:
+        return activation.flatten(1)
     by_channel = activation.movedim(1 + channel_axis(tap), -1).flatten(1, -2)  # n positions c
-    if activation.ndim == 2:
-        by_channel = activation.unsqueeze(1)
     return by_channel.flatten(0, 1) if reduction == "channel" else by_channel.mean(1)
-
-
-def channel_axis(tap: Tap) -> int:
-    """Which axis of ``tap.shape`` holds the channels: ``c``, else ``f``, else the last one."""
-    for word in ("c", "f"):
-        if word in tap.axes:
-            return list(tap.axes).index(word)
-    return len(tap.axes) - 1
 
 
 def _version(tensor: Tensor) -> int:

@@ -69,10 +69,10 @@ def probe(module: nn.Module, inputs: InputSpec, *, where: str) -> int:
     try:
         with torch.no_grad():
             logits = module(torch.zeros(2, *inputs.shape, device=device))
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+    except Exception as error:  # the model may be the caller's own code
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise TeacherError(
-            f"the model fails on inputs of shape {inputs.shape}: {str(error).splitlines()[0]}",
-            where=where,
+            f"the model fails on inputs of shape {list(inputs.shape)}: {reason}", where=where
         ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
         got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__

@@ -19,6 +19,7 @@ from dfkd_meta.sidecar.kinds import KINDS
 from dfkd_meta.sidecar.manifest import Tap
 from dfkd_meta.statistics import Accumulator, Context, RecordRequest, make_accumulator, statistics
 
+torch.set_num_threads(1)
 FEATURES, GROUPS = 6, 3
 CASES = [
     pytest.param(kind, params, id=f"{kind}-{dict(params)}")
@@ -92,7 +93,8 @@ def test_roles_and_counts_agree_with_the_standard(kind: str, params: Mapping[str
     x, groups = samples()
     accumulator.update(x, groups)
     result, standard = accumulator.result(), KINDS[kind]
-    assert frozenset(result.arrays) in standard.alternatives
+    assert any(wanted <= set(result.arrays) for wanted in standard.alternatives)
+    assert set(result.arrays) <= set(standard.roles)
     assert set(standard.params) <= set(result.params)
     assert result.count == ([20, 20, 20] if standard.needs_count else None)
     for role, array in result.arrays.items():
@@ -214,10 +216,8 @@ def test_float32_trap_of_raw_moments() -> None:
             accumulator.update(part.double(), torch.zeros(len(part), dtype=torch.int64))
         truth = x.double().numpy()[:, 0].var(0)
         arrays = accumulator.result().arrays
-        if kind == "moments":
-            found = arrays["variance"][0]
-        else:
-            found = (arrays["cholesky"][0] ** 2).sum(1)
+        roots = arrays.get("cholesky", np.sqrt(arrays.get("variance", 0))[..., None])
+        found = (roots[0] ** 2).sum(-1)
         np.testing.assert_allclose(found, truth, rtol=1e-6)
     naive = x.square().mean(0) - x.mean(0).square()
     assert (abs(naive[0].numpy() / truth - 1) > 1e-3).any(), "the trap has gone: weaken nothing"

@@ -6,9 +6,10 @@ import base64
 import hashlib
 import json
 import time
+from typing import Any
 from urllib.parse import parse_qs
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from tests.support.hub_http import ROUTES, RefusalError, Reply, Request, route
 from tests.support.hub_store import HubState, Repo, StoredFile, Tree, is_lfs
@@ -170,7 +171,7 @@ def commit(hub: HubState, request: Request, words: Words) -> Reply:
     return Reply.json({"success": True, "commitOid": oid, "commitUrl": url, **extra})
 
 
-def sent_files(hub: HubState, lines: list[dict[str, dict[str, str]]]) -> Tree:
+def sent_files(hub: HubState, lines: list[dict[str, Any]]) -> Tree:
     """The files a commit adds: inline (base64), or LFS objects that were uploaded before."""
     tree: dict[str, StoredFile] = {}
     for line in lines:

@@ -8,6 +8,7 @@ read ``requests`` to see what a client did, and inject faults with ``fail`` and 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import ClassVar
@@ -16,6 +17,15 @@ from urllib.parse import unquote, urlsplit
 from tests.support.hub_http import RefusalError, Reply, Request
 from tests.support.hub_routes import ROUTES
 from tests.support.hub_store import HubState, Repo, StoredFile
+
+
+@dataclass
+class Cut:
+    """Downloads to break off: those that match, the next ``times`` of them."""
+
+    pattern: re.Pattern[str]
+    keep: int  # bytes
+    times: int
 
 
 class LoopbackHub(HubState):
@@ -32,7 +42,7 @@ class LoopbackHub(HubState):
         super().__init__(url=f"http://127.0.0.1:{self._server.server_port}")
         self.requests: list[str] = []  # "METHOD /path status"
         self._faults: list[tuple[re.Pattern[str], int]] = []
-        self._cuts: list[tuple[re.Pattern[str], int]] = []
+        self._cuts: list[Cut] = []
 
     def __enter__(self) -> LoopbackHub:
         self._thread.start()
@@ -59,9 +69,9 @@ class LoopbackHub(HubState):
         """Answer every request whose ``METHOD /path`` matches with a status."""
         self._faults.append((re.compile(pattern), status))
 
-    def truncate(self, pattern: str, keep: int) -> None:
-        """Promise the whole body of matching requests, send ``keep`` bytes and hang up."""
-        self._cuts.append((re.compile(pattern), keep))
+    def truncate(self, pattern: str, keep: int, times: int = 1_000) -> None:
+        """Promise the whole body of matching downloads, send ``keep`` bytes and hang up."""
+        self._cuts.append(Cut(re.compile(pattern), keep, times))
 
     def heal(self) -> None:
         self._faults.clear()
@@ -77,9 +87,10 @@ class LoopbackHub(HubState):
         line = f"{request.method} {request.path}"
         reply = self._answer(line, request)
         self.requests.append(f"{line} {reply.status}")
-        for pattern, keep in self._cuts:
-            if pattern.search(line) and request.method == "GET":
-                reply.promised, reply.body = len(reply.body), reply.body[:keep]
+        for cut in self._cuts:
+            if request.method == "GET" and cut.pattern.search(line) and cut.times > 0:
+                cut.times -= 1
+                reply.promised, reply.body = len(reply.body), reply.body[: cut.keep]
         return reply
 
     def _answer(self, line: str, request: Request) -> Reply:
@@ -101,6 +112,7 @@ class LoopbackHub(HubState):
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # else every small answer waits 40 ms for an ACK
 
             def do(self) -> None:
                 url = urlsplit(self.path)

@@ -24,6 +24,4 @@ data_sources: Registry[DataSource] = Registry("data source", "dfkd_meta.data.sou
 
 def no_split(split: str, known: list[str], *, where: str) -> DataError:
     """The error for a split that is not there."""
-    return DataError(
-        f"there is no split {split!r}", where=where, hint="known: " + ", ".join(known)
-    )
+    return DataError(f"there is no split {split!r}", where=where, hint="known: " + ", ".join(known))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import lzma
 import math
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -19,6 +21,18 @@ from dfkd_meta.errors import DataError
 
 Array = NDArray[np.generic]
 DEFLATE_RATIO = 1100  # no zip member expands further
+BROKEN = (  # what zipfile, zlib and numpy raise on damaged files
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    SyntaxError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    zipfile.BadZipFile,
+)
 
 
 def claims_arrays(spec: str) -> bool:
@@ -62,7 +76,7 @@ class NpzReader:
         try:
             with zipfile.ZipFile(self.path) as file:
                 return [name.removesuffix(".npy") for name in file.namelist()]
-        except (OSError, zipfile.BadZipFile) as error:
+        except BROKEN as error:
             raise DataError(f"not an npz file: {error}", where=str(self.path)) from error
 
     def read(self, key: str) -> Array:
@@ -72,9 +86,7 @@ class NpzReader:
                 self._check(file, f"{key}.npy", where)
                 with file.open(f"{key}.npy") as member:
                     return cast(Array, npy.read_array(member, allow_pickle=False))
-        except (OSError, ValueError, KeyError, EOFError, zlib.error, RuntimeError) as error:
-            raise DataError(f"the array is broken: {error}", where=where) from error
-        except (zipfile.BadZipFile, NotImplementedError) as error:
+        except BROKEN as error:
             raise DataError(f"the array is broken: {error}", where=where) from error
 
     def _check(self, file: zipfile.ZipFile, name: str, where: str) -> None:
@@ -83,9 +95,7 @@ class NpzReader:
             header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
             shape, _, dtype = header(member)
         if dtype.hasobject:
-            raise DataError(
-                "the array holds pickled objects, which can run code", where=where
-            )
+            raise DataError("the array holds pickled objects, which can run code", where=where)
         room = DEFLATE_RATIO * file.getinfo(name).compress_size
         if math.prod(shape) * dtype.itemsize > room:
             raise DataError(f"the header declares {shape}, more than the file holds", where=where)

@@ -65,7 +65,9 @@ def _read(file: BinaryIO, path: Path, dimensions: int, ratio: int) -> NDArray[np
     body = file.read(size + 1)
     if len(body) != size:
         more = "more" if len(body) > size else "fewer"
-        raise DataError(f"the file holds {more} bytes than its header {shape} says", where=str(path))
+        raise DataError(
+            f"the file holds {more} bytes than its header {shape} says", where=str(path)
+        )
     return np.frombuffer(body, dtype=np.uint8).reshape(shape)
 
 
@@ -78,6 +80,4 @@ def _find(folder: Path, prefix: str, what: str, dimensions: int) -> Path | None:
     return None
 
 
-data_sources.register("idx")(
-    DataSource("a folder of MNIST-style idx files", claims_idx, open_idx)
-)
+data_sources.register("idx")(DataSource("a folder of MNIST-style idx files", claims_idx, open_idx))

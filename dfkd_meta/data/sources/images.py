@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ from dfkd_meta.data.dataset import Dataset, Indices
 from dfkd_meta.data.sources import DataSource, data_sources, no_split
 from dfkd_meta.errors import DataError, MissingExtraError
 
-ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp"}
-FORMATS = ("PNG", "JPEG", "BMP", "PPM", "WEBP")
+ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm"}
+FORMATS = ("PNG", "JPEG", "BMP", "PPM")
 SPLITS = ("train", "test", "val", "valid", "validation")
+# What Pillow raises on damaged files; warnings are made errors there.
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, Warning, struct.error, zlib.error)
 MODES = {"1": "L", "L": "L", "RGB": "RGB", "P": "RGB"}  # nothing is lost on the way
 
 
@@ -41,8 +45,7 @@ def open_images(spec: str, split: str) -> Dataset:
     paths = flat or [path for path, _ in labelled]
     labels = None if flat else np.array([label for _, label in labelled], dtype=np.int64)
     dataset = ImageFolder(paths, labels, [path.name for path in classes])
-    dataset.name = root.resolve().name
-    dataset.split = split if splits else "all"
+    dataset.name, dataset.split = root.resolve().name, split if splits else "all"
     return dataset
 
 
@@ -91,7 +94,7 @@ def _decode(path: Path) -> Tensor:
                         hint="convert it, so that nobody guesses what to do with its alpha",
                     )
                 pixels = np.asarray(image.convert(MODES[image.mode]), dtype=np.float32)
-    except (OSError, SyntaxError, ValueError, EOFError, Warning, Image.DecompressionBombError) as e:
+    except (*BROKEN, Image.DecompressionBombError) as e:
         raise DataError(f"not a readable image: {e}", where=str(path)) from e
     tensor = torch.from_numpy(pixels / 255)
     return tensor.unsqueeze(0) if tensor.ndim == 2 else tensor.permute(2, 0, 1).contiguous()
@@ -111,6 +114,4 @@ def _any_image(folder: Path, depth: int) -> bool:
     return any(_any_image(path, depth - 1) for path in below)
 
 
-data_sources.register("images")(
-    DataSource("a folder of images", claims_images, open_images)
-)
+data_sources.register("images")(DataSource("a folder of images", claims_images, open_images))

@@ -16,7 +16,7 @@ from dfkd_meta.sidecar.store import Array, Entry, Header, view
 
 @dataclass(frozen=True)
 class TensorData:
-    """A safetensors file whose header is sound; ``data`` (whole file) for the sidecar's own only."""
+    """A safetensors file with a sound header; ``data`` (all bytes) for the sidecar's own only."""
 
     path: Path
     header: Header

@@ -32,9 +32,7 @@ def check_layout(evidence: Evidence) -> None:
     _check_provenance(evidence)
 
 
-def _axes_agree(
-    evidence: Evidence, path: str, shape: Sequence[int], axes: Sequence[str]
-) -> bool:
+def _axes_agree(evidence: Evidence, path: str, shape: Sequence[int], axes: Sequence[str]) -> bool:
     good = len(shape) == len(axes) == len(set(axes))
     if not good:
         text = f"shape {list(shape)} against axes {', '.join(axes)[:80]}"

@@ -61,7 +61,9 @@ def _check_pointed(evidence: Evidence, where: str, ref: TensorRef, listed: set[s
 
 def _check_axes(evidence: Evidence, path: str, record: StatisticRecord, kind: Kind) -> None:
     """One axis word has one size in the record: that of the taps, groups or classes, if defined."""
-    sizes = {"g": groups(record), "c": evidence.manifest.outputs.num_classes}
+    sizes = {"c": evidence.manifest.outputs.num_classes}
+    if groups(record) > 0:
+        sizes["g"] = groups(record)
     features = evidence.features(record) if kind.has_features else None
     if features is not None:
         sizes["f"] = features
@@ -93,5 +95,3 @@ def _check_sizes(evidence: Evidence, where: str, ref: TensorRef, sizes: dict[str
             text = f"axis {word} has size {size}, where {wanted} is expected"
             evidence.add("DM333", where, text)
             return
-
-

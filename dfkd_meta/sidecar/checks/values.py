@@ -97,11 +97,11 @@ def _unit_rows(x: Array) -> bool:
 
 
 def _check_quantiles(evidence: Evidence, path: str, record: StatisticRecord) -> None:
-    levels = _role(evidence, record, "probability")
-    if levels is not None and not (_ascending(levels) and 0 < levels[0] and levels[-1] < 1):
+    levels = role_values(evidence, record, "probability")
+    if levels is not None and not (_ascending(levels) and levels[0] > 0 and levels[-1] < 1):
         text = "levels must ascend within (0, 1)"
         evidence.add("DM345", path + "/tensors/probability", text)
-    values = _role(evidence, record, "value")
+    values = role_values(evidence, record, "value")
     if values is not None and (values[..., 1:] < values[..., :-1]).any():
         evidence.add("DM345", path + "/tensors/value", "the values of a feature descend")
 
@@ -111,7 +111,7 @@ def _ascending(levels: Array) -> bool:
 
 
 def _check_modes(evidence: Evidence, path: str, record: StatisticRecord) -> None:
-    modes = _role(evidence, record, "mode_count")
+    modes = role_values(evidence, record, "mode_count")
     if modes is None or record.count is None or len(record.count) != len(modes):
         return
     with np.errstate(over="ignore", invalid="ignore"):
@@ -123,7 +123,7 @@ def _check_modes(evidence: Evidence, path: str, record: StatisticRecord) -> None
         evidence.add("DM346", path + "/tensors/mode_count", text)
 
 
-def _role(evidence: Evidence, record: StatisticRecord, role: str) -> Array | None:
+def role_values(evidence: Evidence, record: StatisticRecord, role: str) -> Array | None:
     """A role's values when its axes are as many as its kind says."""
     kind, ref = known_kind(record), record.tensors.get(role)
     if kind is None or ref is None or len(ref.shape) != len(kind.roles[role].axes.split()):

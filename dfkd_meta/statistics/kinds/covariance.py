@@ -100,7 +100,8 @@ def _test_matrix(request: RecordRequest, features: int) -> Tensor:
     generator = torch.Generator().manual_seed(int(request.params.get("seed", 0)))
     columns = min(2 * rank + OVERSAMPLING, features)
     gaussian = torch.randn(features, columns, generator=generator, dtype=torch.float64)
-    return torch.linalg.qr(gaussian).Q
+    orthonormal: Tensor = torch.linalg.qr(gaussian).Q
+    return orthonormal
 
 
 def _reference_root(sigma: np.ndarray, request: RecordRequest) -> dict[str, np.ndarray]:
@@ -111,7 +112,8 @@ def _reference_root(sigma: np.ndarray, request: RecordRequest) -> dict[str, np.n
     rank, trace = int(request.params.get("rank", DEFAULT_RANK)), np.trace(sigma)
     if sketched:
         omega = _test_matrix(request, features).numpy()
-        sigma = sigma @ omega @ np.linalg.pinv(omega.T @ sigma @ omega, hermitian=True) @ (omega.T @ sigma)
+        sketch = sigma @ omega
+        sigma = sketch @ np.linalg.pinv(omega.T @ sketch, hermitian=True) @ sketch.T
     vectors, values, _ = np.linalg.svd(sigma)
     residual = (trace - values[:rank].sum()) / max(features - rank, 1)
     rows = np.sqrt(np.maximum(values[:rank] - residual, 0))[:, None] * vectors.T[:rank]

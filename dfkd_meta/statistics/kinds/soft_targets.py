@@ -20,11 +20,12 @@ class SoftTargets(Accumulator):
     The logits are DIVIDED BY THE TEMPERATURE before everything, as the top-layer record of Lopes
     et al. 2017 is: z = logits / T; ``mean_probability`` `g c` = mean of softmax(z), in [0, 1];
     ``logit_mean`` `g c` = mean of z; ``logit_cholesky`` L `g c c` with L L^T = the population
-    covariance of z. Accumulated in float64; merge: Chan et al. 1983.
+    covariance of z, left out (it takes c^2 values per class) with the parameter ``covariance`` =
+    false. Accumulated in float64; merge: Chan et al. 1983.
     """
 
     kind = "soft_targets"
-    examples = ({}, {"temperature": 4.0})
+    examples = ({}, {"temperature": 4.0}, {"covariance": False})
 
     def __init__(self, request: RecordRequest, context: Context) -> None:
         super().__init__(request, context)
@@ -34,7 +35,8 @@ class SoftTargets(Accumulator):
                 f"the temperature must be above 0, got {self.temperature}", where=request.id
             )
         sizes = context.groups, context.features
-        self.logits = Running(*sizes, {"covariance": Full()}, context.device)
+        scatters = {"covariance": Full()} if request.params.get("covariance", True) else {}
+        self.logits = Running(*sizes, scatters, context.device)
         self.probabilities = Running(*sizes, {}, context.device)
         self.parts = {"logits": self.logits, "probabilities": self.probabilities}
 
@@ -47,8 +49,9 @@ class SoftTargets(Accumulator):
         arrays = {
             "mean_probability": self.probabilities.mean,
             "logit_mean": self.logits.mean,
-            "logit_cholesky": lower_factor(self.logits.moment("covariance")),
         }
+        if self.logits.scatters:
+            arrays["logit_cholesky"] = lower_factor(self.logits.moment("covariance"))
         return Result(
             {role: tensor.cpu().numpy() for role, tensor in arrays.items()},
             count=self.logits.count.tolist(),
@@ -64,12 +67,13 @@ class SoftTargets(Accumulator):
         powers = np.exp(softened - softened.max(-1, keepdims=True))
         probabilities = powers / powers.sum(-1, keepdims=True)
         rows = [np.concatenate(softened[groups == g]) for g in range(context.groups)]
-        return {
+        arrays = {
             "mean_probability": np.stack(
                 [probabilities[groups == g].mean((0, 1)) for g in range(context.groups)]
             ),
             "logit_mean": np.stack([row.mean(0) for row in rows]),
-            "logit_cholesky": np.stack(
-                [np.linalg.cholesky(np.cov(row, rowvar=False, bias=True)) for row in rows]
-            ),
         }
+        if request.params.get("covariance", True):
+            sigmas = np.stack([np.cov(row, rowvar=False, bias=True) for row in rows])
+            arrays["logit_cholesky"] = np.linalg.cholesky(sigmas)
+        return arrays

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from dfkd_meta.config import Config
 from dfkd_meta.augmentation import roll_batch
-from dfkd_meta.synthesis.gaussians import ClassGaussians
+from dfkd_meta.sidecar import StatisticRecord
+from dfkd_meta.synthesis.gaussians import ClassGaussians, read_tensor
 from dfkd_meta.synthesis.recipe import MethodContext, Query, Recipe, Weighted, method
 from dfkd_meta.synthesis.sources import PixelSource, gaussian_start
 from dfkd_meta.synthesis.targets import TargetSampler
@@ -40,17 +40,16 @@ def batch_statistics(context: MethodContext) -> tuple[RecordedMoments, ...]:
         moments = sidecar.find("moments", scope="global")
         return tuple(RecordedMoments.read(sidecar, record, device) for record in moments)
 
-    def array(record_index: int, role: str) -> Tensor:
-        values = sidecar.array(normalized[record_index], role)
-        return torch.from_numpy(values).to(device)[None]
+    def statistics(record: StatisticRecord) -> ClassGaussians:
+        mean, variance = (
+            read_tensor(sidecar, record, role, device)[None]
+            for role in ("running_mean", "running_var")
+        )
+        return ClassGaussians(mean, variance)
 
     return tuple(
-        RecordedMoments(
-            sidecar.tap(record.taps[0]),
-            "channel",
-            ClassGaussians(array(index, "running_mean"), array(index, "running_var")),
-        )
-        for index, record in enumerate(normalized)
+        RecordedMoments(sidecar.tap(record.taps[0]), "channel", statistics(record))
+        for record in normalized
     )
 
 

@@ -14,6 +14,7 @@ from dfkd_meta.synthesis.targets import Targets, TargetSampler
 from dfkd_meta.synthesis.terms.features import FeatureTarget
 from dfkd_meta.synthesis.terms.labels import CrossEntropy
 from dfkd_meta.synthesis.terms.moments import RecordedMoments, StandardizedMoments
+from dfkd_meta.synthesis.terms.priors import TotalVariation
 from dfkd_meta.teachers import last_hidden_tap, valid_bounds
 
 
@@ -38,6 +39,8 @@ class RecordedConfig(Config):
     moments_weight: float = Field(1.0, ge=0)
     labels_weight: float = Field(0.1, ge=0)
     residual: bool = False
+    start_std: float = Field(1.0, gt=0)
+    tv_weight: float = Field(0.0, ge=0)
 
 
 @method(
@@ -64,6 +67,7 @@ def recorded(context: MethodContext, config: RecordedConfig) -> Recipe:
     moments = _moments(context)
     if moments:
         terms["moments"] = Weighted(StandardizedMoments(moments), config.moments_weight)
+    terms["tv"] = Weighted(TotalVariation(), config.tv_weight)
     classes = context.teacher.outputs.num_classes
     return Recipe(
         targets=TargetSampler(
@@ -72,7 +76,7 @@ def recorded(context: MethodContext, config: RecordedConfig) -> Recipe:
             gaussians,
             classes_per_batch=max(1, config.batch_size // config.class_share),
         ),
-        source=PixelSource(_start(context, drawn), _bounds(context)),
+        source=PixelSource(_start(context, config, drawn), _bounds(context)),
         images=config.drawn_images if drawn else config.free_images,
         batch_size=config.batch_size,
         terms=terms,
@@ -127,9 +131,11 @@ def _mean_variance(source: ClassGaussians) -> float:
     return float(variance.mean())
 
 
-def _start(context: MethodContext, drawn: ClassGaussians | None) -> Start:
+def _start(
+    context: MethodContext, config: RecordedConfig, drawn: ClassGaussians | None
+) -> Start:
     if drawn is None:
-        return gaussian_start(context.shape, context.device)
+        return gaussian_start(context.shape, context.device, std=config.start_std)
 
     def start(targets: Targets, generator: torch.Generator) -> torch.Tensor:
         return drawn.sample(targets.labels, generator).reshape(-1, *context.shape)

@@ -18,7 +18,9 @@ from dfkd_meta.registry import Registry
 
 # Bounds are wide for any real teacher; they keep a hostile manifest from asking for terabytes.
 Classes = Annotated[int, Field(ge=2, le=100_000)]
-Shape = Annotated[Sequence[Annotated[int, Field(ge=1, le=65_536)]], Field(min_length=1, max_length=4)]
+Shape = Annotated[
+    Sequence[Annotated[int, Field(ge=1, le=65_536)]], Field(min_length=1, max_length=4)
+]
 Width = Annotated[float, Field(gt=0, le=16)]
 
 architectures: Registry[Callable[..., nn.Module]] = Registry(

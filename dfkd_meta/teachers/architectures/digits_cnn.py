@@ -15,7 +15,7 @@ from dfkd_meta.teachers.architectures import (
 
 
 class DigitsCNN(nn.Module):
-    """Three 3x3 convolutions with BatchNorm and ReLU, one pooling, global mean, one linear layer."""
+    """Three 3x3 convolutions with BatchNorm and ReLU, one pooling, global mean, one linear."""
 
     def __init__(self, channels: int, width: float, num_classes: int) -> None:
         super().__init__()

@@ -27,8 +27,8 @@ class SourceRequest:
 
     @property
     def weights(self) -> Path | None:
-        """The one safetensors file, if there is exactly one."""
-        found = [path for path in self.files if path.suffix == ".safetensors"]
+        """The safetensors file if there is exactly one, or the only file, whatever its kind."""
+        found = [path for path in self.files if path.suffix == ".safetensors"] or self.files
         return found[0] if len(found) == 1 else None
 
     @property

@@ -21,7 +21,7 @@ def open_local(request: SourceRequest) -> nn.Module:
         raise TeacherError(
             f"the teacher {request.architecture!r} is built by code that a file cannot bring along",
             where=request.where,
-            hint="name your own: --teacher-factory module:factory",
+            hint="name your own, module:factory (distill --teacher, evaluate --factory)",
         )
     module = call_own_code(request.factory, **request.arguments)
     if not isinstance(module, nn.Module):

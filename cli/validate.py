@@ -1,0 +1,51 @@
+"""``dfkd-meta validate``: every rule of the standard, every issue with its code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dfkd_meta_cli.options import AsJson
+from dfkd_meta_cli.output import errors_as_text, print_json, print_line
+
+
+def command(
+    path: Annotated[Path, typer.Argument(help="A sidecar folder, or the dfkd_meta.json in it.")],
+    strict: Annotated[bool, typer.Option("--strict", help="Let warnings fail too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check a sidecar against the standard and list everything that is wrong with it.
+
+    Exit code 0: valid, 1: not valid.
+
+    Example: dfkd-meta validate out/lenet5 --strict
+    """
+    from dfkd_meta.sidecar import validate_sidecar
+    from dfkd_meta.sidecar.files import sidecar_folder
+
+    with errors_as_text():
+        folder = sidecar_folder(path)
+        report = validate_sidecar(folder, strict=strict)
+    counts = {name: len(report.of(name)) for name in ("error", "warning", "note")}
+    if as_json:
+        issues = [issue.as_dict() for issue in report]
+        facts = {"path": str(folder), "valid": report.ok, "strict": strict}
+        print_json({**facts, "counts": counts, "issues": issues})
+    else:
+        for issue in report:
+            where = printable(issue.path) or "the manifest"
+            print_line(f"{issue.severity} {issue.code} {where}: {printable(issue.message)}")
+            if issue.hint:
+                print_line(f"  mend: {issue.hint}")
+        found = ", ".join(f"{n} {name}{'s' * (n != 1)}" for name, n in counts.items() if n)
+        verdict = "valid" if report.ok else "not valid"
+        print_line(f"{folder}: {verdict}" + (f" ({found})" if found else ""))
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def printable(text: str) -> str:
+    """Text from a file without control characters, which could steer a terminal."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -1,0 +1,100 @@
+"""How good a model is: accuracy on real data, agreement with its teacher on any inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from dfkd_meta.data import Dataset, batches, count_batches
+from dfkd_meta.errors import DataError
+from dfkd_meta.progress import Progress, Silent
+from dfkd_meta.sidecar.manifest import InputSpec
+from dfkd_meta.teachers import Teacher
+
+
+def accuracy(
+    module: nn.Module,
+    dataset: Dataset,
+    inputs: InputSpec,
+    batch_size: int = 500,
+    progress: Progress | None = None,
+) -> float:
+    """Top-1 accuracy in [0, 1] over the whole data set, in evaluation mode.
+
+    Raises DataError when the data have no labels, no samples or a label the model has no class for.
+    """
+    right, count = class_counts(module, dataset, inputs, batch_size, progress)
+    return float(right.sum()) / float(count.sum())
+
+
+def class_counts(
+    module: nn.Module,
+    dataset: Dataset,
+    inputs: InputSpec,
+    batch_size: int = 500,
+    progress: Progress | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Correct answers and samples of each class, both int64 `classes`. Raises as ``accuracy``."""
+    if dataset.labels is None:
+        raise DataError("measuring accuracy needs labels", where=dataset.name)
+    if not len(dataset):
+        raise DataError("there are no samples to evaluate on", where=dataset.name)
+    device = _device(module)
+    found: list[Tensor] = []
+    stream = batches(dataset, inputs, batch_size=batch_size)
+    total = count_batches(dataset, batch_size)
+    with _evaluating(module):
+        classes = 0
+        for images, _ in (progress or Silent()).track(stream, total=total, what="evaluating"):
+            logits = module(images.to(device))
+            classes = logits.shape[1]
+            found.append(logits.argmax(1).cpu())
+    labels = torch.from_numpy(dataset.labels)
+    if int(labels.max()) >= classes:
+        raise DataError(
+            f"the data have a class {int(labels.max())}, the model knows 0 to {classes - 1}",
+            where=dataset.name,
+        )
+    right = labels[torch.cat(found) == labels]
+    return torch.bincount(right, minlength=classes), torch.bincount(labels, minlength=classes)
+
+
+def agreement(
+    student: nn.Module | Teacher,
+    teacher: nn.Module | Teacher,
+    images: Tensor,
+    batch_size: int = 500,
+) -> float:
+    """The fraction of model-normalized images `n ...` to which both give the same class.
+
+    Raises DataError when there are none.
+    """
+    if not len(images):
+        raise DataError("there are no images to compare on")
+    one, other = (net.module if isinstance(net, Teacher) else net for net in (student, teacher))
+    same = 0
+    with _evaluating(one), _evaluating(other):
+        for start in range(0, len(images), batch_size):
+            part = images[start : start + batch_size]
+            answers = [net(part.to(_device(net))).argmax(1).cpu() for net in (one, other)]
+            same += int((answers[0] == answers[1]).sum())
+    return same / len(images)
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; the mode the module was in comes back."""
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        module.train(training)
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next((p.device for p in module.parameters()), torch.device("cpu"))

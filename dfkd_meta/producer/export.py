@@ -1,0 +1,115 @@
+"""``export``: teacher and data in, teacher and sidecar out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dfkd_meta.data import Dataset, batches, count_batches
+from dfkd_meta.distillation.evaluation import accuracy
+from dfkd_meta.folders import new_folder
+from dfkd_meta.producer.blocks import make_records, privacy, provenance, teacher_reference
+from dfkd_meta.producer.profiles import ExportConfig, honest_profile, plan
+from dfkd_meta.progress import Progress, Silent
+from dfkd_meta.seeding import generator_for
+from dfkd_meta.sidecar import Evaluation, Manifest, Tap, write_sidecar
+from dfkd_meta.statistics import Collection, RecordRequest, check_counts, collect
+from dfkd_meta.teachers import Teacher, default_taps
+
+
+def export(
+    teacher: Teacher,
+    dataset: Dataset,
+    config: ExportConfig,
+    out: Path,
+    *,
+    evaluation: Dataset | None = None,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Compute the statistics of the profile and write teacher and sidecar into ``out``.
+
+    One pass over ``dataset``; the teacher's accuracy is measured on ``evaluation`` if given.
+    ``out`` becomes a new folder (an existing one is replaced), except when it is the folder that
+    the teacher was opened from: then only the sidecar is added. On any error ``out`` stays as it
+    was. Raises StatisticsError, DataError, TeacherError, SidecarError.
+    """
+    progress = progress or Silent()
+    taps = default_taps(teacher)
+    labeled = dataset.labels is not None
+    if dataset.labels is None:
+        progress.step("no labels: only global statistics are computed")
+    elif config.per_class and config.limit is None:
+        classes = teacher.outputs.num_classes
+        counts = np.bincount(dataset.labels, minlength=classes).tolist()
+        check_counts(len(dataset), counts[:classes], config.min_count)
+    requests = plan(config, teacher, taps, labeled=labeled)
+    found = _pass(teacher, dataset, requests, taps, config, progress)
+    measured = None if evaluation is None else _measure(teacher, evaluation, progress)
+    with _destination(teacher, out) as folder:
+        progress.step("writing teacher and sidecar")
+        reference = teacher_reference(teacher, folder, config)
+        records, tensors = make_records(teacher, found, folder, reference.files)
+        blocks: dict[str, Any] = {
+            "profile": honest_profile(config, requests, taps),
+            "teacher": reference,
+            "inputs": teacher.inputs,
+            "outputs": teacher.outputs,
+            "taps": [tap for tap in taps if any(tap.id in r.taps for r in records)],
+            "statistics": records,
+            "provenance": provenance(teacher, dataset, found, config),
+            "privacy": privacy(records, taps, teacher.outputs.num_classes, config),
+        }
+        if measured:
+            blocks["evaluation"] = measured
+        return write_sidecar(folder, blocks, tensors)
+
+
+def _pass(
+    teacher: Teacher,
+    dataset: Dataset,
+    requests: Sequence[RecordRequest],
+    taps: Sequence[Tap],
+    config: ExportConfig,
+    progress: Progress,
+) -> Collection:
+    # A limit takes a random subset: data sorted by class would lose classes.
+    generator = None if config.limit is None else generator_for(config.seed, "export")
+    stream = batches(
+        dataset,
+        teacher.inputs,
+        batch_size=config.batch_size,
+        generator=generator,
+        limit=config.limit,
+    )
+    if not config.per_class:
+        stream = ((images, None) for images, _ in stream)
+    total = count_batches(dataset, config.batch_size, config.limit)
+    progress.step(f"{len(requests)} records over {total:,} batches of {dataset.name}")
+    return collect(
+        teacher,
+        progress.track(stream, total=total, what="statistics"),
+        requests,
+        taps,
+        min_count=config.min_count,
+    )
+
+
+def _measure(teacher: Teacher, dataset: Dataset, progress: Progress) -> Evaluation:
+    progress.step(f"measuring the teacher on {len(dataset):,} samples of {dataset.name}")
+    right = accuracy(teacher.module, dataset, teacher.inputs, progress=progress)
+    return Evaluation(accuracy=right, samples=len(dataset), split=dataset.split)
+
+
+@contextmanager
+def _destination(teacher: Teacher, out: Path) -> Iterator[Path]:
+    """``out`` itself when the teacher lives there, else a folder that appears when it is whole."""
+    homes = {path.resolve().parent for path in teacher.files}
+    if homes == {out.resolve()}:
+        yield out
+        return
+    with new_folder(out) as folder:
+        yield folder

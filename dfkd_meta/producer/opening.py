@@ -1,0 +1,73 @@
+"""The teacher that a publisher names, with the input block that bare weights lack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, JsonValue, ValidationError
+
+from dfkd_meta.errors import UsageError
+from dfkd_meta.producer.profiles import ExportConfig
+from dfkd_meta.sidecar import InputSpec
+from dfkd_meta.teachers import Teacher, open_teacher
+
+EXAMPLE = {
+    "shape": "[1, 32, 32]",
+    "value_range": "[0, 1]",
+    "mean": "[0.1307]",
+    "std": "[0.3081]",
+}
+AXES = {1: ["f"], 2: ["t", "f"], 3: ["c", "h", "w"], 4: ["c", "d", "h", "w"]}
+
+
+class ExportRun(ExportConfig):
+    """An export and how its teacher is opened.
+
+    ``inputs`` is the input block of the standard, needed for bare weights; ``axes`` may be left out
+    for images `c h w` and vectors `f`. ``num_classes`` and ``arguments`` go to the architecture or
+    factory; ``factory`` (module:factory) builds folders of the caller's own code.
+    """
+
+    inputs: dict[str, Any] | None = None
+    num_classes: int | None = Field(None, ge=2)
+    arguments: dict[str, JsonValue] = Field(default_factory=dict)
+    factory: str | None = None
+
+
+def open_for_export(where: str, weights: Path | None, run: ExportRun) -> Teacher:
+    """Open the teacher. Raises UsageError that shows what to type when inputs are not described."""
+    if Path(where).is_dir() and weights is not None:
+        raise UsageError(
+            "a model folder has its own weights", where=where, hint="leave --weights out"
+        )
+    inputs = None
+    if run.inputs is not None or not Path(where).is_dir():
+        inputs = _input_spec(run.inputs or {}, where)
+    return open_teacher(
+        where,
+        weights=weights,
+        inputs=inputs,
+        num_classes=run.num_classes,
+        arguments=run.arguments,
+        factory=run.factory,
+    )
+
+
+def _input_spec(block: dict[str, Any], where: str) -> InputSpec:
+    missing = [key for key in EXAMPLE if key not in block]
+    if missing:
+        raise UsageError(
+            f"the weights do not say how inputs are prepared: inputs.{missing[0]} is missing",
+            where=where,
+            hint="there is no default normalization; for MNIST in LeNet-5 one types "
+            + " ".join(f"--set 'inputs.{key}={EXAMPLE[key]}'" for key in missing),
+        )
+    shape = block["shape"]
+    axes = AXES.get(len(shape)) if isinstance(shape, list) else None
+    try:
+        return InputSpec.model_validate({"axes": axes, **block})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in ("inputs", *first["loc"]))
+        raise UsageError(f"option {key!r}: {first['msg']}, got {first['input']!r}") from error

@@ -1,0 +1,223 @@
+"""What each profile records for a given teacher, as a list of requests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from dfkd_meta.config import Config
+from dfkd_meta.errors import TeacherError
+from dfkd_meta.sidecar import Tap
+from dfkd_meta.sidecar.manifest import CREATED, Name
+from dfkd_meta.statistics import MIN_COUNT, RecordRequest, feature_count
+from dfkd_meta.statistics.base import Scope
+from dfkd_meta.statistics.kinds.batchnorm import batchnorm_paths
+from dfkd_meta.statistics.kinds.dropout import dropout_sites
+from dfkd_meta.teachers import ActivationTap, Teacher, last_hidden_tap
+
+Profile = Literal["minimal", "standard", "full"]
+FROM_LOGITS_OR_WEIGHTS = {"batchnorm", "soft_targets", "class_similarity", "dropout"}
+
+
+class ExportConfig(Config):
+    """What is computed and published; every size that bounds it has a name here.
+
+    ``per_class=false`` releases global statistics only. ``records`` are taken besides those of the
+    profile. Caps are features per sample: above ``standard_unit_cap`` and ``full_unit_cap`` no
+    unit-wise record is taken in that profile, above ``cholesky_cap`` a hidden covariance is of rank
+    ``hidden_rank``, above ``input_cap`` the input has none. ``value_cap`` bounds the numbers in one
+    tensor: a larger Cholesky factor becomes a factor of rank ``input_rank``, or is left out of the
+    soft targets.
+    """
+
+    profile: Profile = "standard"
+    per_class: bool = True
+    temperature: float = Field(8.0, gt=0)
+    min_count: int = Field(MIN_COUNT, ge=1)
+    records: tuple[RecordRequest, ...] = ()
+
+    input_rank: int = Field(40, ge=1)
+    hidden_rank: int = Field(20, ge=1)
+    standard_unit_cap: int = 4_096
+    full_unit_cap: int = 8_192
+    input_cap: int = 65_536
+    cholesky_cap: int = 256
+    value_cap: int = 2**24
+
+    batch_size: int = Field(256, ge=1)
+    limit: int | None = Field(None, ge=1)
+    seed: int = 0
+
+    dataset_name: Name | None = None
+    dataset_license: Name | None = None
+    teacher_license: Name | None = None
+    created: str | None = Field(None, pattern=CREATED)
+
+
+def plan(
+    config: ExportConfig, teacher: Teacher, taps: Sequence[Tap], *, labeled: bool
+) -> list[RecordRequest]:
+    """The records of the profile and of ``config.records``, none twice.
+
+    Without labels every record is global. Taps that hold the very same tensor (a convolution's
+    output and the input of the BatchNorm after it) count once, except for ``batchnorm`` itself.
+    """
+    planner = _Planner(config, teacher, taps, labeled=labeled)
+    requests = [*planner.minimal()]
+    if config.profile in ("standard", "full"):
+        requests += planner.standard()
+    if config.profile == "full":
+        requests += planner.full()
+    return list({request.id: request for request in [*requests, *config.records]}.values())
+
+
+def honest_profile(
+    config: ExportConfig, requests: Sequence[RecordRequest], taps: Sequence[Tap]
+) -> str:
+    """The profile whose promise the records keep: the one asked for, or ``custom``.
+
+    Promises are those of the standard. Without labels, for a teacher without a hidden layer, or
+    with records of one's own at further taps, some cannot be kept.
+    """
+    linear = {tap.id for tap in taps if tap.linear_in_input}
+    kinds = {request.kind for request in requests}
+    covariances = [r for r in requests if r.kind == "covariance" and r.reduction == "unit"]
+    global_moments = any(r.kind == "moments" and r.scope == "global" for r in requests)
+    kept = {"soft_targets", "class_similarity"} <= kinds
+    kept = kept and ("batchnorm" in kinds or global_moments)
+    if config.profile != "minimal":
+        hidden = [r for r in covariances if r.scope == "per_class" and r.taps[0] not in linear]
+        kept = kept and bool(hidden) and _moments_everywhere(requests, taps)
+    if config.profile == "full":
+        kept = kept and any(r.taps[0] in linear for r in covariances)
+    return config.profile if kept else "custom"
+
+
+def _moments_everywhere(requests: Sequence[RecordRequest], taps: Sequence[Tap]) -> bool:
+    """Whether each tap in use that is not linear in the input has per-class channel moments."""
+    flat = {tap.id for tap in taps if len(tap.shape) == 1}
+    linear = {tap.id for tap in taps if tap.linear_in_input}
+    used = {name for r in requests if r.kind not in FROM_LOGITS_OR_WEIGHTS for name in r.taps}
+    covered = {
+        r.taps[0]
+        for r in requests
+        if r.kind == "moments"
+        and r.scope == "per_class"
+        and (r.reduction != "unit" or r.taps[0] in flat)
+    }
+    return used - linear <= covered
+
+
+class _Planner:
+    """The rules of the profiles for one teacher."""
+
+    def __init__(
+        self, config: ExportConfig, teacher: Teacher, taps: Sequence[Tap], *, labeled: bool
+    ) -> None:
+        self.config = config
+        self.teacher = teacher
+        self.taps = list(taps)
+        self.groups = teacher.outputs.num_classes if labeled and config.per_class else 1
+        self.per_class: Scope = "global" if self.groups == 1 else "per_class"
+        self.output = next(tap for tap in taps if not tap.module and tap.side == "output")
+        try:
+            self.last_hidden: Tap | None = last_hidden_tap(taps)
+        except TeacherError:
+            self.last_hidden = None
+        self.places = distinct_taps(teacher, taps, self.last_hidden)
+
+    def minimal(self) -> Iterator[RecordRequest]:
+        """What the weights say, and the logits."""
+        module = self.teacher.module
+        paths = set(batchnorm_paths(module))
+        inputs = [t for t in self.taps if t.side == "input" and t.module in paths and not t.call]
+        for tap in inputs:
+            yield RecordRequest("batchnorm", (tap.id,), "channel")
+        if not inputs:
+            yield from (_moments(tap, "global") for tap in self._hidden())
+        classes = self.teacher.outputs.num_classes
+        params: dict[str, Any] = {"temperature": self.config.temperature}
+        if self.groups * classes**2 > self.config.value_cap:
+            params["covariance"] = False
+        yield RecordRequest("soft_targets", (self.output.id,), "unit", self.per_class, params)
+        head = self.last_hidden.module if self.last_hidden else ""
+        if head and isinstance(module.get_submodule(head), nn.Linear):
+            yield RecordRequest("class_similarity", params={"module": head})
+        if sites := dropout_sites(module):
+            yield RecordRequest("dropout", params={"sites": sites})
+
+    def standard(self) -> Iterator[RecordRequest]:
+        """Moments behind the first nonlinearity, and the covariance of the last hidden layer."""
+        for tap in self._hidden():
+            yield _moments(tap, "global")
+            yield _moments(tap, self.per_class)
+            if _positions(tap) > 1 and math.prod(tap.shape) <= self.config.standard_unit_cap:
+                yield RecordRequest("moments", (tap.id,), "unit", self.per_class)
+        if self.last_hidden and not self.last_hidden.linear_in_input:
+            yield self._covariance(self.last_hidden, None)
+
+    def full(self) -> Iterator[RecordRequest]:
+        """The input itself, and covariances everywhere."""
+        config = self.config
+        for tap in (t for t in self.places if t.linear_in_input):
+            features = math.prod(tap.shape)
+            at_input = not tap.module and tap.side == "input"
+            if features <= (config.input_cap if at_input else config.full_unit_cap):
+                yield RecordRequest("moments", (tap.id,), "unit", self.per_class)
+            if at_input and features <= config.input_cap:
+                yield RecordRequest("moments", (tap.id,), "unit", "global")
+                yield self._covariance(tap, config.input_rank)
+        for tap in self.places:
+            features = math.prod(tap.shape)
+            if not tap.module or tap == self.last_hidden or features > config.full_unit_cap:
+                continue
+            yield self._covariance(
+                tap, None if features <= config.cholesky_cap else config.hidden_rank
+            )
+        yield self._covariance(self.output, None)
+
+    def _hidden(self) -> list[Tap]:
+        return [tap for tap in self.places if not tap.linear_in_input]
+
+    def _covariance(self, tap: Tap, rank: int | None) -> RecordRequest:
+        features = math.prod(tap.shape)
+        params = {} if rank is None else {"rank": rank}
+        if self.groups * features**2 > self.config.value_cap:
+            # 1,000 classes of 512 features would be 1 GiB: neither kept whole nor accumulated whole
+            params = {"rank": rank or self.config.input_rank, "exact_up_to": 0}
+        if params:
+            params["seed"] = self.config.seed
+        return RecordRequest("covariance", (tap.id,), "unit", self.per_class, params)
+
+
+def distinct_taps(teacher: Teacher, taps: Sequence[Tap], keep: Tap | None = None) -> list[Tap]:
+    """The taps without those that hold the same tensor as another in a forward pass.
+
+    The first of them stays, or ``keep`` if it is one of them.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, *teacher.inputs.shape, generator=generator).to(teacher.device)
+    with torch.no_grad(), ActivationTap(teacher.module, taps) as tap:
+        teacher(images)
+        places: dict[tuple[int, torch.Size], Tap] = {}
+        for place in taps:
+            tensor = tap.activations[place.id]
+            key = tensor.data_ptr(), tensor.shape
+            if key not in places or place == keep:
+                places[key] = place
+    return list(places.values())
+
+
+def _positions(tap: Tap) -> int:
+    return math.prod(tap.shape) // feature_count([tap], "channel")
+
+
+def _moments(tap: Tap, scope: Scope) -> RecordRequest:
+    """Channel-wise moments; at a flat tap every unit is its own channel."""
+    reduction: Literal["unit", "channel"] = "channel" if len(tap.shape) > 1 else "unit"
+    return RecordRequest("moments", (tap.id,), reduction, scope)

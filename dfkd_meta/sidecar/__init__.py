@@ -1,0 +1,71 @@
+"""The sidecar standard: manifest, tensor file, validation, migrations. Never imports torch."""
+
+from __future__ import annotations
+
+from dfkd_meta.sidecar.files import sha256_file
+from dfkd_meta.sidecar.folder import (
+    Sidecar,
+    load_manifest_json,
+    pack_record,
+    read_manifest,
+    read_sidecar,
+    write_sidecar,
+)
+from dfkd_meta.sidecar.issues import Issue, SidecarError, ValidationReport
+from dfkd_meta.sidecar.kinds import KINDS, Kind, Role
+from dfkd_meta.sidecar.manifest import (
+    FORMAT,
+    FORMAT_VERSION,
+    MANIFEST_FILE,
+    TENSOR_FILE,
+    DatasetRef,
+    Evaluation,
+    InputSpec,
+    Manifest,
+    OutputSpec,
+    Privacy,
+    Provenance,
+    StatisticRecord,
+    Tap,
+    TeacherRef,
+    TensorFile,
+    TensorRef,
+    WeightFile,
+    channel_axis,
+)
+from dfkd_meta.sidecar.validation import validate_sidecar
+
+__all__ = [
+    "FORMAT",
+    "FORMAT_VERSION",
+    "KINDS",
+    "MANIFEST_FILE",
+    "TENSOR_FILE",
+    "DatasetRef",
+    "Evaluation",
+    "InputSpec",
+    "Issue",
+    "Kind",
+    "Manifest",
+    "OutputSpec",
+    "Privacy",
+    "Provenance",
+    "Role",
+    "Sidecar",
+    "SidecarError",
+    "StatisticRecord",
+    "Tap",
+    "TeacherRef",
+    "TensorFile",
+    "TensorRef",
+    "ValidationReport",
+    "WeightFile",
+    "channel_axis",
+    "load_manifest_json",
+    "pack_record",
+    "read_manifest",
+    "read_sidecar",
+    "sha256_file",
+    "validate_sidecar",
+    "write_sidecar",
+]

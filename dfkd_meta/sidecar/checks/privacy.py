@@ -1,0 +1,120 @@
+"""What the sidecar says about the people behind the data, against what it holds."""
+
+from __future__ import annotations
+
+import math
+
+from dfkd_meta.sidecar.checks.evidence import Evidence, known_kind
+from dfkd_meta.sidecar.checks.values import role_values
+from dfkd_meta.sidecar.issues import pointer, short
+from dfkd_meta.sidecar.manifest import Privacy, StatisticRecord
+
+USUAL_FLOOR = 11
+STRENGTH_TOLERANCE = 1e-3
+
+
+def check_privacy(evidence: Evidence) -> None:
+    """DM401 to DM410."""
+    privacy = evidence.manifest.privacy
+    _check_mechanism(evidence, privacy)
+    if privacy.min_group_size < USUAL_FLOOR:
+        text = f"groups of {privacy.min_group_size} samples are allowed"
+        evidence.add("DM410", "/privacy/min_group_size", text)
+    known = {record.id for record in evidence.manifest.statistics}
+    for number, name in enumerate(privacy.covers):
+        if name not in known and not evidence.report.full:
+            evidence.add("DM403", pointer("privacy", "covers", number), f"no record {short(name)}")
+    for name in privacy.tracing_strength:
+        if name not in known:
+            path = pointer("privacy", "tracing_strength", name)
+            evidence.add("DM403", path, f"no record {short(name)}")
+    for path, record in evidence.records():
+        _check_counts(evidence, path, record, privacy.min_group_size)
+        _check_strength(evidence, path, record)
+        _check_input(evidence, path, record)
+
+
+def tracing_strength(features: int, smallest_count: int) -> float:
+    """sqrt(features / smallest count of a group): above about 1 a member can be told by the means.
+
+    Source: Sankararaman et al. 2009, Genomic privacy and limits of individual detection in a pool.
+    """
+    return math.sqrt(features / smallest_count)
+
+
+def traced_features(evidence: Evidence, record: StatisticRecord) -> int | None:
+    """Features that a membership test can use: f, or c for statistics of the logits; else None."""
+    kind = known_kind(record)
+    if kind is None or not kind.needs_count:
+        return None
+    return evidence.features(record) if kind.has_features else evidence.manifest.outputs.num_classes
+
+
+def _check_mechanism(evidence: Evidence, privacy: Privacy) -> None:
+    given = {
+        "epsilon": privacy.epsilon is not None,
+        "delta": privacy.delta is not None,
+        "covers": bool(privacy.covers),
+    }
+    if privacy.mechanism == "gaussian":
+        given["clip_bound"] = privacy.clip_bound is not None
+    for name, there in given.items():
+        if there != (privacy.mechanism == "gaussian"):
+            text = f"mechanism {privacy.mechanism} {'with' if there else 'without'} {name}"
+            evidence.add("DM402", pointer("privacy", name), text)
+
+
+def _check_counts(evidence: Evidence, path: str, record: StatisticRecord, floor: int) -> None:
+    for number, count in enumerate(record.count or ()):
+        if count < floor and not evidence.report.full:
+            text = f"a group of {count:,}, below {floor:,}"
+            evidence.add("DM401", path + pointer("count", number), text)
+    if known_kind(record) is None:
+        return
+    if record.kind == "mixture":
+        modes = role_values(evidence, record, "mode_count")
+        if modes is not None and ((modes > 0) & (modes < floor)).any():
+            text = f"a mode of fewer than {floor:,} samples"
+            evidence.add("DM401", path + "/tensors/mode_count", text)
+    if record.kind == "quantiles" and record.count:
+        levels = role_values(evidence, record, "probability")
+        if levels is not None:
+            tail = float(min(levels.min(), 1 - levels.max())) * min(record.count)
+            if tail < floor * (1 - 1e-6):
+                text = f"{tail:.3g} samples beyond the outermost level, below {floor:,}"
+                evidence.add("DM409", path + "/tensors/probability", text)
+
+
+def _check_strength(evidence: Evidence, path: str, record: StatisticRecord) -> None:
+    features = traced_features(evidence, record)
+    smallest = min(record.count or [0])
+    if features is None or smallest < 1:
+        return
+    strength = tracing_strength(features, smallest)
+    stated = evidence.manifest.privacy.tracing_strength.get(record.id)
+    where = pointer("privacy", "tracing_strength", record.id)
+    if stated is None:
+        text = f"the record {short(record.id)} has strength {strength:.4g}"
+        evidence.add("DM405", "/privacy/tracing_strength", text)
+    elif not math.isclose(stated, strength, rel_tol=STRENGTH_TOLERANCE):
+        evidence.add("DM404", where, f"{stated:.4g} where {strength:.4g} is right")
+    if strength > 1:
+        evidence.add("DM406", path, f"tracing strength {strength:.3g} of {short(record.id)}")
+
+
+def _check_input(evidence: Evidence, path: str, record: StatisticRecord) -> None:
+    kind = known_kind(record)
+    taps = [evidence.taps.get(name) for name in record.taps]
+    # BatchNorm buffers are public with the weights: recording them reveals nothing more.
+    if record.kind == "batchnorm" or not any(tap and tap.linear_in_input for tap in taps):
+        return
+    evidence.add("DM407", path, f"{short(record.id)} is linear in the input")
+    detailed = record.scope == "per_class" or record.reduction == "unit"
+    if (
+        kind
+        and kind.has_features
+        and detailed
+        and evidence.manifest.profile in ("minimal", "standard")
+    ):
+        text = f"{short(record.id)} is {record.scope}, {record.reduction}"
+        evidence.add("DM408", path, f"{text}, in profile {evidence.manifest.profile}")

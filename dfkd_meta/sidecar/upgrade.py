@@ -1,0 +1,76 @@
+"""Write a sidecar of an older format in the current one; tensors and teacher stay as they are."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from dfkd_meta.errors import UsageError
+from dfkd_meta.sidecar.checks import Evidence
+from dfkd_meta.sidecar.files import write_whole
+from dfkd_meta.sidecar.issues import SidecarError, ValidationReport
+from dfkd_meta.sidecar.json_text import dump_json, parse_json
+from dfkd_meta.sidecar.manifest import MANIFEST_FILE, TENSOR_FILE
+from dfkd_meta.sidecar.migrations import stated_version
+from dfkd_meta.sidecar.parse import parse_document
+from dfkd_meta.sidecar.validation import examine, read_manifest_bytes
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """What a migration did (or, in a dry run, would do). ``written`` names the files, in order."""
+
+    old: str
+    new: str
+    folder: Path
+    written: tuple[str, ...]
+
+
+def upgrade_sidecar(folder: Path, out: Path | None = None, *, dry_run: bool = False) -> Upgrade:
+    """Migrate a folder in place, or into ``out`` with its tensor file and teacher files.
+
+    The result is validated before anything is written; of the current format nothing is written in
+    place. Raises SidecarError, UsageError (``out`` already holds a sidecar).
+    """
+    report = ValidationReport()
+    data = read_manifest_bytes(folder, report)
+    document = None if data is None else parse_document(data, report)
+    if data is None or document is None:
+        raise SidecarError(str(folder), report)
+    old, new = str(stated_version(parse_json(data))), str(stated_version(document))
+    in_place = out is None or out.resolve() == folder.resolve()
+    if in_place and old == new:
+        return Upgrade(old, new, folder, ())
+    migrated = dump_json(document)
+    fresh = ValidationReport()
+    evidence = examine(folder, fresh, migrated)
+    if evidence is None or not fresh.ok:
+        raise SidecarError(str(folder), fresh)
+    if in_place or out is None:
+        if not dry_run:
+            write_whole(folder, {MANIFEST_FILE: migrated})
+        return Upgrade(old, new, folder, (MANIFEST_FILE,))
+    return Upgrade(old, new, out, _copy(folder, out, evidence, migrated, dry_run))
+
+
+def _copy(
+    folder: Path, out: Path, evidence: Evidence, migrated: bytes, dry_run: bool
+) -> tuple[str, ...]:
+    if (out / MANIFEST_FILE).exists():
+        raise UsageError(
+            "the folder already holds a sidecar", where=str(out), hint="choose another"
+        )
+    teacher = [
+        file.path for file in evidence.manifest.teacher.files if (folder / file.path).is_file()
+    ]
+    own = {TENSOR_FILE: evidence.own.data} if evidence.own and evidence.own.data else {}
+    if not dry_run:
+        out.mkdir(parents=True, exist_ok=True)
+        for name in teacher:
+            temporary = out / f".{name}.part"
+            shutil.copyfile(folder / name, temporary)
+            os.replace(temporary, out / name)
+        write_whole(out, {**own, MANIFEST_FILE: migrated})
+    return (*teacher, *own, MANIFEST_FILE)

@@ -1,0 +1,276 @@
+"""Teacher and data in, a valid folder out, or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from dfkd_meta.data import ArrayDataset
+from dfkd_meta.errors import DataError, StatisticsError
+from dfkd_meta.producer import blocks
+from dfkd_meta.producer.export import export
+from dfkd_meta.producer.profiles import ExportConfig
+from dfkd_meta.sidecar import (
+    InputSpec,
+    OutputSpec,
+    SidecarError,
+    read_sidecar,
+    sha256_file,
+    validate_sidecar,
+)
+from dfkd_meta.statistics import RecordRequest
+from dfkd_meta.teachers import (
+    Teacher,
+    build_model,
+    default_taps,
+    freeze,
+    open_teacher,
+    preprocess,
+    teacher_from_sidecar,
+)
+
+torch.set_num_threads(1)
+CREATED = "2026-01-02T03:04:05Z"
+INPUTS = InputSpec(shape=[1, 8, 8], axes=["c", "h", "w"], value_range=[0, 1], mean=[0.3], std=[0.4])
+
+
+def data(
+    n: int = 120, *, labeled: bool = True, classes: int = 4, split: str = "train"
+) -> ArrayDataset:
+    generator = np.random.default_rng(0)
+    labels = generator.permutation(n) % classes
+    images = generator.uniform(0, 0.5, (n, 1, 8, 8)) + labels.reshape(-1, 1, 1, 1) / 8
+    return ArrayDataset("toys", split, images.astype(np.float32), labels if labeled else None)
+
+
+def builtin(name: str = "digits_cnn") -> Teacher:
+    arguments = {"num_classes": 4, "shape": [1, 8, 8], "width": 0.1}
+    module = build_model(name, arguments, seed=0)
+    return Teacher(freeze(module), "builtin", name, arguments, INPUTS, OutputSpec(num_classes=4))
+
+
+def config(profile: str = "standard", **own: object) -> ExportConfig:
+    return ExportConfig.model_validate({"profile": profile, "created": CREATED, **own})
+
+
+@pytest.mark.parametrize("profile", ["minimal", "standard", "full"])
+@pytest.mark.parametrize("name", ["digits_cnn", "hinton800"])
+def test_every_profile_is_valid_and_reopens(tmp_path: Path, profile: str, name: str) -> None:
+    teacher = builtin(name)
+    test = data(50, split="test")
+    manifest = export(teacher, data(), config(profile), tmp_path / "out", evaluation=test)
+    assert manifest.profile == profile
+    report = validate_sidecar(tmp_path / "out")
+    assert not [issue for issue in report if issue.severity != "note"]
+    assert sorted(os.listdir(tmp_path / "out")) == [
+        "config.json",
+        "dfkd_meta.json",
+        "dfkd_meta.safetensors",
+        "model.safetensors",
+    ]
+    sidecar = read_sidecar(tmp_path / "out")
+    images = preprocess(test.read(range(20)), INPUTS)
+    for again in (
+        open_teacher(tmp_path / "out"),
+        teacher_from_sidecar(tmp_path / "out", sidecar),
+    ):
+        assert torch.equal(again(images), teacher(images))
+    with torch.no_grad():
+        answers = teacher(preprocess(test.read(range(50)), INPUTS)).argmax(1).numpy()
+    assert manifest.evaluation is not None
+    assert manifest.evaluation.accuracy == pytest.approx(float((answers == test.labels).mean()))
+    assert (manifest.evaluation.samples, manifest.evaluation.split) == (50, "test")
+
+
+def test_provenance_and_privacy(tmp_path: Path) -> None:
+    settings = config(
+        "minimal", seed=7, dataset_license="CC0-1.0", teacher_license="mit", dataset_name="Toys 1"
+    )
+    manifest = export(builtin("hinton800"), data(), settings, tmp_path / "out")
+    origin = manifest.provenance
+    assert (origin.samples, origin.class_counts, origin.seed) == (120, [30] * 4, 7)
+    assert (origin.created, origin.torch_version) == (CREATED, str(torch.__version__))
+    assert origin.dataset is not None
+    assert (origin.dataset.name, origin.dataset.license) == ("Toys 1", "CC0-1.0")
+    assert manifest.teacher.license == "mit"
+    assert manifest.privacy.min_group_size == 11
+    strengths = manifest.privacy.tracing_strength
+    assert strengths["soft_targets/output/unit/per_class"] == pytest.approx((4 / 30) ** 0.5)
+    assert strengths["moments/fc2:output/unit/global"] == pytest.approx((80 / 120) ** 0.5)
+    assert "class_similarity" not in strengths
+    other = replace(builtin("hinton800"), inputs=INPUTS.model_copy(update={"mean": [0.25]}))
+    again = export(other, data(), settings, tmp_path / "other").provenance
+    assert again.preprocessing_sha256 != origin.preprocessing_sha256
+    assert len(bytes.fromhex(origin.preprocessing_sha256)) == 32
+
+
+def test_names_that_the_standard_does_not_allow(tmp_path: Path) -> None:
+    """A folder of data may be called anything; a module path may be very long."""
+    dataset = data()
+    dataset.name = "donn\u00e9es \n"
+    manifest = export(builtin(), dataset, config("minimal"), tmp_path / "out")
+    assert manifest.provenance.dataset is not None
+    assert manifest.provenance.dataset.name == "donn?es ?"
+    names = [RecordRequest("moments", ("x" * 195 + str(i),)).id for i in range(2)]
+    assert len(set(names)) == 2
+    assert max(map(len, names)) <= 160
+
+
+def test_the_same_export_gives_the_same_bytes(tmp_path: Path) -> None:
+    digests = []
+    for name in ("a", "b"):
+        export(builtin(), data(), config("full"), tmp_path / name)
+        digests.append([sha256_file(path) for path in sorted((tmp_path / name).iterdir())])
+    assert digests[0] == digests[1]
+
+
+def test_batchnorm_is_a_pointer_and_the_numbers_are_the_layers(tmp_path: Path) -> None:
+    teacher = builtin()
+    export(teacher, data(), config("minimal"), tmp_path / "out")
+    sidecar = read_sidecar(tmp_path / "out")
+    records = sidecar.find("batchnorm")
+    state = teacher.module.state_dict()
+    assert records
+    for record in records:
+        path = sidecar.tap(record.taps[0]).module
+        for role in ("running_mean", "running_var"):
+            assert record.tensors[role].file == "model.safetensors"
+            np.testing.assert_array_equal(sidecar.array(record, role), state[f"{path}.{role}"])
+    assert not [key for key in sidecar.tensors if key.startswith("batchnorm")]
+
+
+def test_batchnorm_is_copied_when_the_weight_file_cannot_be_pointed_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "POINTABLE", {"F16"})
+    export(builtin(), data(), config("minimal"), tmp_path / "out")
+    sidecar = read_sidecar(tmp_path / "out")
+    assert all(ref.file is None for r in sidecar.find("batchnorm") for ref in r.tensors.values())
+    assert [key for key in sidecar.tensors if key.startswith("batchnorm")]
+
+
+@pytest.mark.parametrize("profile", ["minimal", "standard", "full"])
+def test_without_labels(tmp_path: Path, profile: str) -> None:
+    manifest = export(builtin(), data(labeled=False), config(profile), tmp_path / "out")
+    assert manifest.profile == ("minimal" if profile == "minimal" else "custom")
+    assert {record.scope for record in manifest.statistics} == {"global"}
+    assert manifest.provenance.class_counts is None
+
+
+def test_records_of_ones_own_are_written_and_the_profile_stays_honest(tmp_path: Path) -> None:
+    extra = {"kind": "moments", "taps": ["bn2:input"], "reduction": "pooled"}
+    taps = [tap.id for tap in default_taps(builtin())]
+    assert "bn2:input" in taps
+    manifest = export(builtin(), data(), config("standard", records=[extra]), tmp_path / "out")
+    assert manifest.profile == "custom"
+    assert manifest.statistics[-1].id == "moments/bn2:input/pooled/global"
+    extra = {"kind": "moments", "taps": ["output"], "reduction": "pooled"}
+    kept = export(builtin(), data(), config("standard", records=[extra]), tmp_path / "kept")
+    assert kept.profile == "standard"
+
+
+def test_labels_not_to_be_used_leave_no_trace(tmp_path: Path) -> None:
+    manifest = export(builtin(), data(), config("standard", per_class=False), tmp_path / "out")
+    assert {record.scope for record in manifest.statistics} == {"global"}
+    assert manifest.provenance.class_counts is None
+    assert manifest.profile == "custom"
+
+
+def test_a_limit_draws_from_all_classes(tmp_path: Path) -> None:
+    whole = data(400)
+    order = np.argsort(whole.labels, kind="stable")
+    sorted_data = ArrayDataset(
+        "toys", "train", whole.read(order).numpy(), np.asarray(whole.labels)[order]
+    )
+    manifest = export(builtin(), sorted_data, config("minimal", limit=100), tmp_path / "out")
+    assert manifest.provenance.samples == 100
+    assert min(manifest.provenance.class_counts or [0]) >= 11
+
+
+def test_into_the_teachers_own_folder_only_the_sidecar_is_added(tmp_path: Path) -> None:
+    export(builtin(), data(), config("minimal"), tmp_path / "out")
+    (tmp_path / "out" / "README.md").write_text("kept")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
+    manifest = export(open_teacher(tmp_path / "out"), data(), config("full"), tmp_path / "out")
+    after = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
+    assert manifest.profile == "full"
+    assert after.keys() == before.keys()
+    for name in ("README.md", "model.safetensors", "config.json"):
+        assert after[name] == before[name]
+    assert after["dfkd_meta.json"] != before["dfkd_meta.json"]
+    assert (
+        manifest.teacher.files[0].sha256 == hashlib.sha256(after["model.safetensors"]).hexdigest()
+    )
+
+
+def test_small_class_is_refused_before_the_pass(tmp_path: Path) -> None:
+    settings = config("minimal", min_count=31)
+    with pytest.raises(StatisticsError, match=r"4 class\(es\) have fewer than 31 samples"):
+        export(builtin(), data(), settings, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_failing_export_leaves_the_folder_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, existing: bool
+) -> None:
+    out = tmp_path / "out"
+    if existing:
+        export(builtin(), data(), config("minimal"), out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()} if existing else {}
+    monkeypatch.setattr(blocks, "tracing_strength", lambda features, count: 1e9)  # DM404
+    with pytest.raises(SidecarError, match="DM404"):
+        export(builtin(), data(), config("standard"), out)
+    teacher = open_teacher(out) if existing else builtin()
+    with pytest.raises(SidecarError):
+        export(teacher, data(), config("standard"), out)
+    assert ({path.name: path.read_bytes() for path in out.iterdir()} if existing else {}) == before
+    assert [path.name for path in tmp_path.iterdir()] == (["out"] if existing else [])
+
+
+def test_wrong_data(tmp_path: Path) -> None:
+    with pytest.raises(StatisticsError, match="label 4"):
+        export(builtin(), data(classes=5), config("minimal", min_count=1), tmp_path / "out")
+    with pytest.raises(DataError, match="labels"):
+        export(
+            builtin(),
+            data(),
+            config("minimal"),
+            tmp_path / "out",
+            evaluation=data(labeled=False, split="test"),
+        )
+    teacher = builtin()
+    next(teacher.module.parameters()).fill_(float("nan"))
+    with pytest.raises(StatisticsError, match="NaN"):
+        export(teacher, data(), config("minimal"), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_callers_own_code(tmp_path: Path) -> None:
+    from tests.statistics.toys import INPUTS as TOY_INPUTS
+    from tests.statistics.toys import teacher as toy
+
+    original = toy()
+    weights = tmp_path / "weights.safetensors"
+    save_file(original.module.state_dict(), weights)
+    teacher = open_teacher("tests.statistics.toys:ToyNet", weights=weights, inputs=TOY_INPUTS)
+    generator = np.random.default_rng(0)
+    images = generator.uniform(0, 1, (60, 1, 6, 6)).astype(np.float32)
+    dataset = ArrayDataset("own", "train", images, np.arange(60) % 3)
+    manifest = export(teacher, dataset, config("full"), tmp_path / "out")
+    assert manifest.teacher.source == "local"
+    assert [record.params for record in manifest.statistics if record.kind == "dropout"] == [
+        {"sites": ["drop"]}
+    ]
+    sidecar = read_sidecar(tmp_path / "out")
+    again = teacher_from_sidecar(tmp_path / "out", sidecar, factory="tests.statistics.toys:ToyNet")
+    x = torch.randn(3, 1, 6, 6)
+    assert torch.equal(again(x), original(x))
+    assert load_file(tmp_path / "out" / "model.safetensors").keys() == load_file(weights).keys()

@@ -1,0 +1,174 @@
+"""What each profile asks for, teacher by teacher."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dfkd_meta.producer.profiles import ExportConfig, distinct_taps, honest_profile, plan
+from dfkd_meta.statistics import RecordRequest
+from dfkd_meta.teachers import Teacher, default_taps
+from tests.statistics.toys import PlainNet, ToyNet, teacher
+
+PROFILES = ["minimal", "standard", "full"]
+
+
+def ids(t: Teacher, profile: str, *, labeled: bool = True, **own: Any) -> list[str]:
+    config = ExportConfig(profile=profile, **own)  # type: ignore[arg-type]
+    return [request.id for request in plan(config, t, default_taps(t), labeled=labeled)]
+
+
+def test_minimal_with_batchnorm() -> None:
+    assert ids(teacher(), "minimal") == [
+        "batchnorm/bn:input/channel/global",
+        "soft_targets/output/unit/per_class",
+        "class_similarity",
+        "dropout",
+    ]
+
+
+def test_minimal_without_batchnorm_takes_moments_behind_the_first_nonlinearity() -> None:
+    assert ids(teacher(PlainNet()), "minimal") == [
+        "moments/head:input/unit/global",
+        "moments/output/unit/global",
+        "soft_targets/output/unit/per_class",
+        "class_similarity",
+    ]
+
+
+class Deep(nn.Module):
+    """Two convolutions, so that one tap with positions is not linear in the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(1, 3, 3), nn.Conv2d(3, 5, 2)
+        self.bn = nn.BatchNorm2d(5)
+        self.head = nn.Linear(45, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.bn(self.two(self.one(x).relu())).relu().flatten(1))
+
+
+def test_standard() -> None:
+    found = ids(teacher(Deep()), "standard")
+    assert found == [
+        "batchnorm/bn:input/channel/global",
+        "soft_targets/output/unit/per_class",
+        "class_similarity",
+        "moments/two:output/channel/global",
+        "moments/two:output/channel/per_class",
+        "moments/two:output/unit/per_class",
+        "moments/head:input/unit/global",
+        "moments/head:input/unit/per_class",
+        "moments/output/unit/global",
+        "moments/output/unit/per_class",
+        "covariance/head:input/unit/per_class",
+    ]
+    assert "moments/two:output/unit/per_class" not in ids(
+        teacher(Deep()), "standard", standard_unit_cap=44
+    )
+
+
+def test_full_adds_the_input_and_covariances() -> None:
+    t = teacher(Deep())
+    standard, full = ids(t, "standard"), ids(t, "full")
+    assert full[: len(standard)] == standard
+    assert full[len(standard) :] == [
+        "moments/input/unit/per_class",
+        "moments/input/unit/global",
+        "covariance/input/unit/per_class",
+        "moments/one:output/unit/per_class",
+        "covariance/one:output/unit/per_class",
+        "covariance/two:output/unit/per_class",
+        "covariance/output/unit/per_class",
+    ]
+    small = ids(t, "full", full_unit_cap=47, input_cap=35)
+    assert not [name for name in small if "/input/" in name or "one:output" in name]
+
+
+def test_ranks() -> None:
+    t = teacher(Deep())
+    config = ExportConfig(profile="full", cholesky_cap=45, input_rank=7, hidden_rank=3)
+    params = {r.id: r.params for r in plan(config, t, default_taps(t), labeled=True)}
+    assert params["covariance/input/unit/per_class"]["rank"] == 7
+    assert params["covariance/one:output/unit/per_class"]["rank"] == 3  # 48 features
+    assert params["covariance/two:output/unit/per_class"] == {}  # 45 features
+    capped = ExportConfig(profile="full", value_cap=3 * 45**2 - 1)
+    params = {r.id: r.params for r in plan(capped, t, default_taps(t), labeled=True)}
+    assert params["covariance/head:input/unit/per_class"]["rank"] == 40
+    assert params["soft_targets/output/unit/per_class"] == {"temperature": 8.0}
+    tiny = ExportConfig(profile="full", value_cap=26)
+    params = {r.id: r.params for r in plan(tiny, t, default_taps(t), labeled=True)}
+    assert params["soft_targets/output/unit/per_class"]["covariance"] is False
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("labeled", [True, False])
+@pytest.mark.parametrize("net", [ToyNet, PlainNet, Deep])
+def test_nothing_twice_and_no_classes_without_labels(
+    profile: str, labeled: bool, net: type[nn.Module]
+) -> None:
+    found = ids(teacher(net()), profile, labeled=labeled)
+    assert len(set(found)) == len(found)
+    assert any("per_class" in name for name in found) == labeled
+    assert not any("per_class" in name for name in ids(teacher(net()), profile, per_class=False))
+
+
+@pytest.mark.parametrize("profile", ["minimal", "standard"])
+@pytest.mark.parametrize("net", [ToyNet, PlainNet, Deep])
+def test_input_linear_taps_only_in_full(profile: str, net: type[nn.Module]) -> None:
+    t = teacher(net())
+    linear = {tap.id for tap in default_taps(t) if tap.linear_in_input}
+    config = ExportConfig(profile=profile)  # type: ignore[arg-type]
+    for request in plan(config, t, default_taps(t), labeled=True):
+        assert request.kind == "batchnorm" or not linear & set(request.taps)
+
+
+def test_batchnorm_input_is_the_same_tensor_as_the_convolution_output() -> None:
+    t = teacher(Deep())
+    taps = default_taps(t)
+    found = [tap.id for tap in distinct_taps(t, taps)]
+    assert "bn:input" in [tap.id for tap in taps]
+    assert found == ["input", "one:output", "two:output", "head:input", "output"]
+    same = next(tap for tap in taps if tap.id == "bn:input")
+    assert "bn:input" in [tap.id for tap in distinct_taps(t, taps, same)]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_profile_is_honest(profile: str) -> None:
+    config = ExportConfig(profile=profile)  # type: ignore[arg-type]
+
+    def honest(t: Teacher, *, labeled: bool) -> str:
+        taps = default_taps(t)
+        return honest_profile(config, plan(config, t, taps, labeled=labeled), taps)
+
+    for net in (ToyNet, PlainNet, Deep):
+        assert honest(teacher(net()), labeled=True) == profile
+        unlabeled = honest(teacher(net()), labeled=False)
+        assert unlabeled == ("minimal" if profile == "minimal" else "custom")
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
+    assert honest(teacher(linear), labeled=True) == "custom"
+    convolutional = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 4), nn.Flatten())
+    assert honest(teacher(convolutional), labeled=True) == "custom"
+
+
+def test_records_of_ones_own() -> None:
+    t = teacher()
+    own = {"kind": "moments", "taps": ["conv:output"], "reduction": "pooled"}
+    found = ids(t, "minimal", records=[own, own])
+    assert found[-1] == "moments/conv:output/pooled/global"
+    assert len(found) == 5
+    config = ExportConfig.model_validate({"records": [own]})
+    assert config.records == (RecordRequest("moments", ("conv:output",), "pooled"),)
+
+
+def test_planning_leaves_the_random_state_alone() -> None:
+    t = teacher()
+    torch.manual_seed(3)
+    ids(t, "full")
+    after = torch.rand(())
+    torch.manual_seed(3)
+    assert torch.equal(after, torch.rand(()))

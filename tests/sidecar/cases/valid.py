@@ -1,0 +1,194 @@
+"""Valid cases: every kind, every profile, and what a reader must tolerate."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.sidecar.cases import Case
+from tests.sidecar.example import (
+    Example,
+    drop,
+    empty,
+    full,
+    minimal,
+    put,
+    record,
+    small,
+    standard,
+    tap,
+    traced,
+)
+
+
+def _minimal_moments() -> Example:
+    made = minimal()
+    made.document["statistics"].pop(0)
+    made.add(record("m", "moments", "conv2", "pooled"), mean=[[0, 1]], variance=[[1, 2]])
+    return traced(made, m=2)
+
+
+def _spectrum() -> Example:
+    made = empty()
+    made.document["taps"] = made.document["taps"][2:]
+    item = record("s", "spectrum", "conv2", "channel", count=[SAMPLES_OF_ALL])
+    item["taps"] = ["conv2", "fc"]
+    item["params"] = {"graph": "covariance", "kept_fraction": 0.4, "scope": "network"}
+    basis = np.eye(5, dtype=np.float32)[None, :2]
+    made.add(
+        item,
+        basis=basis,
+        coefficient_mean=[[0.0, 1.0]],
+        coefficient_variance=[[2.0, 1.0]],
+        residual_energy=[0.5],
+    )
+    return traced(made, s=5)
+
+
+SAMPLES_OF_ALL = 60
+
+
+def _mixture() -> Example:
+    made = empty().add(
+        record("x", "mixture", "fc", "unit", classes=True),
+        weight=[[0.5, 0.5], [1.0, 0.0]],
+        mean=np.zeros((2, 2, 3), np.float32),
+        factor=np.ones((2, 2, 1, 3), np.float32),
+        mode_count=[[20, 20], [20, 0]],
+    )
+    return traced(made, x=3)
+
+
+def _quantiles() -> Example:
+    made = empty().add(
+        record("q", "quantiles", "conv2", "channel"),
+        probability=[0.25, 0.5, 0.75],
+        value=[[[-1, 0, 1], [0, 0, 2]]],
+    )
+    return traced(made, q=2)
+
+
+def _dropout() -> Example:
+    item = record("d", "dropout", None, None, params={"sites": ["drop1", "drop2"]})
+    return empty().add(item, keep_probability=[0.8, 0.5]).seal()
+
+
+def _dtypes() -> Example:
+    made = _mixture()
+    made.document["statistics"].clear()
+    made.tensors.clear()
+    made.add(
+        record("x", "mixture", "fc", "unit"),
+        weight=np.array([[0.5, 0.5]], np.float16),
+        mean=np.zeros((1, 2, 3), np.float64),
+        factor=np.ones((1, 2, 1, 3), np.float32),
+        mode_count=np.array([[30, 30]], np.int64),
+    )
+    return traced(made, x=3)
+
+
+def _flat_input() -> Example:
+    made = empty()
+    made.document["inputs"] = {
+        "shape": [4], "axes": ["f"], "value_range": [0, 16], "mean": [5], "std": [6.0],
+    }  # fmt: skip
+    made.document["taps"] = [tap("input", [4], linear=True, side="input"), tap("tokens", [2, 3])]
+    made.add(record("t", "moments", "tokens", "channel"), mean=[[0, 0, 0]], variance=[[1, 1, 1]])
+    return traced(made, t=3)
+
+
+def _gaussian() -> Example:
+    made = small()
+    made.document["privacy"].update(
+        mechanism="gaussian", clip_bound=4.0, epsilon=1.0, delta=1e-5, covers=["m"]
+    )
+    return made.seal()
+
+
+def _version_0_9() -> Example:
+    """The founding draft's names; this case stays for ever."""
+    made = small()
+    document = made.document
+    document["spec_version"] = "0.9"
+    del document["format_version"]
+    document["provenance"]["profile"] = document.pop("profile")
+    document["teacher"]["weights"] = document["teacher"].pop("files")
+    inputs = document["inputs"]
+    inputs["normalization"] = {"mean": inputs.pop("mean"), "std": inputs.pop("std")}
+    document["layers"] = document.pop("taps")
+    for layer in document["layers"]:
+        layer["linear"] = layer.pop("linear_in_input")
+    records = {item.pop("id"): item for item in document.pop("statistics")}
+    for item in records.values():
+        (item["layer"],) = item.pop("taps")
+    document["statistics"] = records
+    return made
+
+
+def _elsewhere() -> Example:
+    made = small()
+    made.files.clear()
+    made.document["teacher"].update(repo_id="user/teacher", revision="a" * 40)
+    return made
+
+
+def _unsorted(example: Example) -> None:
+    data = example.manifest_bytes()
+    example.raw_manifest = data.replace(b'"format": "dfkd-meta",\n  ', b"", 1).replace(
+        b"{\n", b'{\n  "format": "dfkd-meta",\n  "extensions": {},\n', 1
+    )
+
+
+def _unreferenced(example: Example) -> None:
+    example.tensors["stray"] = np.zeros(1, np.float32)
+
+
+INPUT_NOTES = ["DM407"]
+
+CASES = [
+    Case("custom-empty", [], empty()),
+    Case("custom-one-record", [], small()),
+    Case("minimal-batchnorm", [], minimal()),
+    Case("minimal-moments", [], _minimal_moments()),
+    Case("standard", [], standard()),
+    Case("full", INPUT_NOTES, full()),
+    Case("spectrum-over-two-taps", [], _spectrum()),
+    Case("mixture", [], _mixture()),
+    Case("quantiles", [], _quantiles()),
+    Case("dropout", [], _dropout()),
+    Case("dtypes", [], _dtypes()),
+    Case("flat-input-and-tokens", [], _flat_input()),
+    Case("gaussian-mechanism", [], _gaussian()),
+    Case("version-0.9", ["DM112"], _version_0_9()),
+    Case("newer-minor", ["DM111", "DM130", "DM130"], small(), [
+        put("/format_version", "1.7"),
+        put("/teacher/signature", {"new": "in 1.7"}),
+        put("/new_block", {}),
+    ]),
+    Case("extensions", [], small(), [
+        put("/extensions", {"x-lab": {"note": "kept as it is"}}),
+        put("/$schema", "https://dfkd-meta.github.io/schema/v1.0/dfkd_meta.schema.json"),
+    ]),
+    Case("names-in-any-script", [], small(), [
+        put("/outputs/label_names", ["猫", "chien"]),
+        put("/provenance/dataset", {"name": "Kätzchen", "split": "train"}),
+        put("/evaluation", {"accuracy": 0.5, "samples": 20, "split": "test"}),
+    ]),
+    Case("teacher-elsewhere", ["DM505"], _elsewhere()),
+    Case("unknown-kind", ["DM350"], small(), [put("/statistics/0/kind", "fractal")]),
+    Case("unknown-kind-version", ["DM351"], small(), [put("/statistics/0/kind_version", 2)]),
+    Case("unknown-role", ["DM321"], small(), [
+        put("/statistics/0/tensors/skewness", {
+            "key": "m/mean", "dtype": "F32", "shape": [1, 2], "axes": "g f",
+        }),
+    ]),
+    Case("unknown-field", ["DM130"], small(), [put("/statistics/0/colour", "blue")]),
+    Case("unreferenced-tensor", ["DM213"], small(), [_unreferenced]),
+    Case("keys-not-sorted", ["DM131"], small(), after=[_unsorted]),
+    Case("tracing-strength-missing", ["DM405"], small(), [drop("/privacy/tracing_strength/m")]),
+    Case("tracing-strength-above-one", ["DM406", "DM410"], small(), [
+        put("/privacy/min_group_size", 1),
+        put("/statistics/0/count", [1]),
+        put("/privacy/tracing_strength/m", 1.414214),
+    ]),
+    Case("input-record-in-standard", ["DM407", "DM408"], full(), [put("/profile", "standard")]),
+]  # fmt: skip

@@ -1,0 +1,40 @@
+"""Draws from records have the recorded moments."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dfkd_meta.synthesis.gaussians import ClassGaussians
+
+
+def draws(gaussians: ClassGaussians, label: int, count: int = 40_000) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return gaussians.sample(torch.full((count,), label), generator)
+
+
+def test_a_cholesky_factor_gives_its_covariance_not_its_square() -> None:
+    factor = torch.tensor([[[2.0, 0.0], [1.0, 0.5]]])
+    x = draws(ClassGaussians(torch.tensor([[1.0, -1.0]]), cholesky=factor), 0)
+    assert torch.allclose(x.mean(0), torch.tensor([1.0, -1.0]), atol=0.05)
+    assert torch.allclose(torch.cov(x.T), factor[0] @ factor[0].T, atol=0.1)
+
+
+def test_a_low_rank_factor_and_its_residual_add_up() -> None:
+    factor = torch.tensor([[[3.0, 0.0, 1.0]]])
+    residual = torch.tensor([[0.1, 0.2, 0.3]])
+    x = draws(ClassGaussians(torch.zeros(1, 3), residual, factor), 0)
+    assert torch.allclose(torch.cov(x.T), factor[0].T @ factor[0] + residual.diag_embed()[0], atol=0.2)
+
+
+def test_groups_follow_the_listed_classes() -> None:
+    means = torch.tensor([[10.0], [20.0]])
+    gaussians = ClassGaussians(means, torch.zeros(2, 1), classes=(4, 1))
+    x = gaussians.sample(torch.tensor([1, 4, 1]), torch.Generator())
+    assert x.flatten().tolist() == [20.0, 10.0, 20.0]
+
+
+@pytest.mark.parametrize("labels", [[0, 5, 2], [0]])
+def test_global_statistics_serve_every_class(labels: list[int]) -> None:
+    gaussians = ClassGaussians(torch.tensor([[7.0]]), torch.zeros(1, 1))
+    assert gaussians.sample(torch.tensor(labels), torch.Generator()).unique().tolist() == [7.0]

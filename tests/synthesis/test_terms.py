@@ -1,0 +1,112 @@
+"""Each term equals an independent formula on fixed tensors."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dfkd_meta.sidecar import Tap
+from dfkd_meta.synthesis.gaussians import ClassGaussians
+from dfkd_meta.synthesis.recipe import StepState
+from dfkd_meta.synthesis.targets import Targets
+from dfkd_meta.synthesis.terms.features import FeatureTarget
+from dfkd_meta.synthesis.terms.labels import CrossEntropy
+from dfkd_meta.synthesis.terms.moments import MomentNorms, RecordedMoments, StandardizedMoments
+from dfkd_meta.synthesis.terms.priors import L2Norm, TotalVariation
+
+CONV = Tap(
+    id="c:output", module="c", side="output", axes=["c", "h", "w"], shape=[3, 4, 4],
+    linear_in_input=False,
+)  # fmt: skip
+FLAT = Tap(id="f:input", module="f", side="input", axes=["f"], shape=[5], linear_in_input=False)
+LABELS = torch.tensor([0, 0, 0, 2, 2, 2])
+
+
+def state(activations: dict[str, Tensor], features: dict[str, Tensor] | None = None) -> StepState:
+    generator = torch.Generator().manual_seed(1)
+    return StepState(
+        images=torch.randn(6, 1, 4, 4, generator=generator),
+        logits=torch.randn(6, 3, generator=generator),
+        activations=activations,
+        targets=Targets(LABELS, features or {}),
+    )
+
+
+def recorded(tap: Tap, reduction: str, features: int, classes: tuple[int, ...]) -> RecordedMoments:
+    generator = torch.Generator().manual_seed(2)
+    groups = max(1, len(classes))
+    mean = torch.randn(groups, features, generator=generator)
+    variance = torch.rand(groups, features, generator=generator) + 0.5
+    return RecordedMoments(tap, reduction, ClassGaussians(mean, variance, classes=classes))
+
+
+def rows_of_class(activation: Tensor, label: int | None, reduction: str) -> np.ndarray:
+    """The observations of one class, by numpy: rows are samples, or samples times positions."""
+    x = activation.numpy()[LABELS.numpy() == label] if label is not None else activation.numpy()
+    if x.ndim == 2 or reduction == "unit":
+        return x.reshape(len(x), -1)
+    positions = x.reshape(*x.shape[:2], -1).transpose(0, 2, 1)
+    return positions.mean(1) if reduction == "pooled" else positions.reshape(-1, x.shape[1])
+
+
+@pytest.mark.parametrize("reduction", ["unit", "channel", "pooled"])
+@pytest.mark.parametrize("classes", [(), (0, 1, 2)])
+def test_standardized_moments_equal_plain_numpy(reduction: str, classes: tuple[int, ...]) -> None:
+    activation = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(3)) * 2 + 5
+    record = recorded(CONV, reduction, 48 if reduction == "unit" else 3, classes)
+    floor = 0.05
+    expected = []
+    for label in (0, 2) if classes else (None,):
+        group = classes.index(label) if label is not None else 0
+        x = rows_of_class(activation, label, reduction).astype(np.float64)
+        mean = record.statistics.mean[group].double().numpy()
+        variance = record.variance[group].double().numpy()
+        extra = floor * variance.mean()
+        sigma = np.sqrt(variance + extra)
+        spread = np.sqrt(x.var(0) + extra) / sigma - 1
+        expected.append((((x.mean(0) - mean) / sigma) ** 2 + spread**2).mean())
+    found = StandardizedMoments((record,), floor)(state({CONV.id: activation}))
+    assert float(found) == pytest.approx(float(np.mean(expected)), rel=1e-4)
+
+
+def test_moment_norms_equal_the_published_formula() -> None:
+    activation = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(3))
+    record = recorded(CONV, "channel", 3, ())
+    x = activation.permute(1, 0, 2, 3).reshape(3, -1)
+    mean_gap = x.mean(1) - record.statistics.mean[0]
+    variance_gap = x.var(1, unbiased=False) - record.variance[0]
+    expected = float(mean_gap.norm() + variance_gap.norm())
+    found = float(MomentNorms((record, record))(state({CONV.id: activation})))
+    assert found == pytest.approx(2 * expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("rectify", [False, True])
+def test_feature_target_is_a_scaled_mean_square(rectify: bool) -> None:
+    generator = torch.Generator().manual_seed(4)
+    reached, drawn = torch.randn(2, 6, 5, generator=generator)
+    term = FeatureTarget(FLAT, divisor=8.0, scale=3.0, rectify=rectify)
+    a, b = reached.numpy() / 8, drawn.numpy()
+    if rectify:
+        a, b = np.maximum(a, 0), np.maximum(b, 0)
+    found = float(term(state({FLAT.id: reached}, {FLAT.id: drawn})))
+    assert found == pytest.approx(float(((a - b) ** 2).mean() / 3), rel=1e-5)
+
+
+def test_cross_entropy_is_in_nats() -> None:
+    given = state({})
+    chosen = given.logits.double()[range(6), LABELS]
+    expected = (given.logits.double().exp().sum(1).log() - chosen).mean()
+    assert float(CrossEntropy()(given)) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_priors_on_a_known_image() -> None:
+    image = torch.zeros(1, 1, 3, 3)
+    image[0, 0, 1, 1] = 2.0
+    flat = StepState(image, torch.zeros(1, 3), {}, Targets(LABELS[:1]))
+    # The center differs by 2 from both neighbors along each of the four directions.
+    assert float(TotalVariation()(flat)) == pytest.approx(4 * math.sqrt(8), rel=1e-6)
+    assert float(L2Norm()(flat)) == pytest.approx(2.0)

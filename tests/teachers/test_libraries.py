@@ -1,0 +1,207 @@
+"""Teachers of other libraries, from folders they wrote themselves; skipped where not installed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from dfkd_meta.errors import TeacherError, UsageError
+from dfkd_meta.sidecar import sha256_file
+from dfkd_meta.sidecar.manifest import InputSpec, OutputSpec, TeacherRef, WeightFile
+from dfkd_meta.teachers import (
+    ActivationTap,
+    Teacher,
+    default_taps,
+    last_hidden_tap,
+    open_teacher,
+    teacher_from_sidecar,
+)
+from tests.teachers.conftest import image_spec
+
+SPEC = image_spec([3, 32, 32], [0.5] * 3, [0.5] * 3, "bilinear")
+
+
+def check_taps(teacher: Teacher) -> None:
+    """Taps are found and reached, the pass is unchanged, and the logits are plain."""
+    taps = default_taps(teacher)
+    images = torch.rand(2, 3, 32, 32)
+    logits = teacher(images)
+    assert logits.shape == (2, 5)
+    with ActivationTap(teacher.module, taps) as tap:
+        assert torch.equal(teacher(images), logits)
+        assert torch.equal(tap.activations["output"], logits)
+        assert tap.activations[last_hidden_tap(taps).id].ndim == 2
+    norms = {n for n, m in teacher.module.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    assert {tap.module for tap in taps if tap.side == "input"} >= norms
+
+
+def sidecar_for(teacher: Teacher) -> Any:
+    files = [
+        WeightFile(path=path.name, size=path.stat().st_size, sha256=sha256_file(path))
+        for path in teacher.files
+    ]
+    reference = TeacherRef(
+        source=teacher.source,  # type: ignore[arg-type]
+        architecture=teacher.architecture,
+        arguments=teacher.arguments,
+        files=files,
+        parameters=1,
+    )
+    manifest = SimpleNamespace(teacher=reference, inputs=teacher.inputs, outputs=teacher.outputs)
+    return SimpleNamespace(manifest=manifest)
+
+
+def transformers_folder(folder: Path, kind: str) -> nn.Module:
+    transformers = pytest.importorskip("transformers", reason="needs the extra [transformers]")
+    torch.manual_seed(0)
+    if kind == "resnet":
+        config = transformers.ResNetConfig(
+            embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=5
+        )
+        model = transformers.ResNetForImageClassification(config)
+    else:
+        config = transformers.ViTConfig(
+            hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+            image_size=32, patch_size=8, num_labels=5,
+        )  # fmt: skip
+        model = transformers.ViTForImageClassification(config)
+    model.save_pretrained(folder)
+    result: nn.Module = model.eval()
+    return result
+
+
+@pytest.mark.parametrize("kind", ["resnet", "vit"])
+def test_transformers(tmp_path: Path, kind: str) -> None:
+    model = transformers_folder(tmp_path, kind)
+    with pytest.raises(UsageError, match="input specification"):
+        open_teacher(tmp_path)
+    teacher = open_teacher(tmp_path, inputs=SPEC)
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(teacher(images), model(images).logits)
+    check_taps(teacher)
+    again = teacher_from_sidecar(tmp_path, sidecar_for(teacher))
+    assert torch.equal(again(images), teacher(images))
+
+
+def test_transformers_sees_bound_files_only(tmp_path: Path) -> None:
+    transformers_folder(tmp_path, "resnet")
+    sidecar = sidecar_for(open_teacher(tmp_path, inputs=SPEC))
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "evil/model"}')
+    (tmp_path / "pytorch_model.bin").write_bytes(b"cos\nsystem\n")
+    check_taps(teacher_from_sidecar(tmp_path, sidecar))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "evil", "auto_map": {"AutoConfig": "evil.py--Evil"}})
+    )
+    (tmp_path / "evil.py").write_text("raise SystemExit('ran')")
+    with pytest.raises(TeacherError, match="not the file"):
+        teacher_from_sidecar(tmp_path, sidecar)
+
+
+def test_transformers_never_runs_remote_code(tmp_path: Path) -> None:
+    transformers_folder(tmp_path, "resnet")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {
+        "model_type": "evil",
+        "auto_map": {"AutoConfig": "evil.E", "AutoModelForImageClassification": "evil.E"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "evil.py").write_text("raise SystemExit('ran')")
+    with pytest.raises(TeacherError, match="transformers cannot load"):
+        open_teacher(tmp_path, inputs=SPEC)
+
+
+def test_transformers_preprocessing_is_read_where_it_is_plain(tmp_path: Path) -> None:
+    transformers_folder(tmp_path, "vit")
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps(
+            {
+                "size": {"height": 32, "width": 32},
+                "image_mean": [0.5, 0.5, 0.5],
+                "image_std": [0.5, 0.5, 0.5],
+                "resample": 2,
+            }
+        )
+    )
+    assert open_teacher(tmp_path).inputs == SPEC
+
+
+def timm_folder(folder: Path) -> nn.Module:
+    timm = pytest.importorskip("timm", reason="needs the extra [timm]")
+    torch.manual_seed(0)
+    model: nn.Module = timm.create_model("test_resnet", num_classes=5)
+    save_file(model.state_dict(), folder / "model.safetensors")
+    settings = {
+        "input_size": [3, 32, 32], "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4],
+        "interpolation": "bicubic", "crop_pct": 0.95, "crop_mode": "center",
+    }  # fmt: skip
+    config = {"architecture": "test_resnet", "num_classes": 5, "pretrained_cfg": settings}
+    (folder / "config.json").write_text(json.dumps(config))
+    return model.eval()
+
+
+def test_timm(tmp_path: Path) -> None:
+    model = timm_folder(tmp_path)
+    teacher = open_teacher(tmp_path)
+    assert (teacher.inputs.interpolation, teacher.inputs.crop_pct) == ("bicubic", 0.95)
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(teacher(images), model(images))
+    check_taps(teacher)
+    again = teacher_from_sidecar(tmp_path, sidecar_for(teacher))
+    assert torch.equal(again(images), teacher(images))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "arguments"),
+    [
+        ("test_resnet", {"num_classes": 5, "pretrained": True}),
+        ("test_resnet", {"num_classes": 5, "checkpoint_path": "evil.pth"}),
+        ("test_resnet", {"num_classes": 5, "no_such_argument": 1}),
+        ("hf-hub:evil/model", {}),
+        ("local-dir:/tmp", {}),
+        ("no_such_model", {}),
+    ],
+)
+def test_timm_fetches_nothing(tmp_path: Path, architecture: str, arguments: dict[str, Any]) -> None:
+    timm_folder(tmp_path)
+    sidecar = sidecar_for(open_teacher(tmp_path))
+    sidecar.manifest.teacher = sidecar.manifest.teacher.model_copy(
+        update={"architecture": architecture, "arguments": arguments}
+    )
+    with pytest.raises(TeacherError):
+        teacher_from_sidecar(tmp_path, sidecar)
+
+
+def test_an_unknown_library(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"n_layers": 3}')
+    with pytest.raises(TeacherError, match="not from dfkd-meta, transformers or timm"):
+        open_teacher(tmp_path, inputs=SPEC)
+
+
+def test_hub_mixin_with_the_callers_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_mixin.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Sequential):\n"
+        "    def __init__(self, width: int) -> None:\n"
+        "        super().__init__(torch.nn.Flatten(), torch.nn.Linear(12, width),\n"
+        "                         torch.nn.ReLU(), torch.nn.Linear(width, 5))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from own_mixin import Net  # type: ignore[import-not-found]
+
+    net = Net(width=6)
+    save_file(net.state_dict(), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"width": 6}')
+    spec = InputSpec(shape=[12], axes=["f"], value_range=[0.0, 1.0], mean=[0.0], std=[1.0])
+    teacher = open_teacher(tmp_path, inputs=spec, factory="own_mixin:Net")
+    assert (teacher.source, teacher.arguments) == ("hub_mixin", {"width": 6})
+    assert teacher.outputs == OutputSpec(num_classes=5)
+    images = torch.rand(2, 12)
+    assert torch.equal(teacher(images), net(images))

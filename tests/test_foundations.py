@@ -1,0 +1,102 @@
+"""Errors, registry, configuration, seeds, folders: what everything else stands on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dfkd_meta.config import Config, load_config
+from dfkd_meta.errors import MissingExtraError, UsageError
+from dfkd_meta.folders import new_folder, require_free
+from dfkd_meta.registry import Registry
+from dfkd_meta.seeding import derive_seed, generator_for
+
+
+class Inner(Config):
+    rate: float = 0.1
+
+
+class Outer(Config):
+    name: str = "a"
+    steps: int = 3
+    inner: Inner = Inner()
+
+
+def test_a_missing_extra_says_what_to_install() -> None:
+    error = MissingExtraError("sklearn", "data")
+    assert error.exit_code == 3
+    assert error.hint == "pip install 'dfkd-meta[data]'"
+
+
+def test_registry_refuses_a_name_taken_twice_and_suggests_near_ones() -> None:
+    registry: Registry[int] = Registry("thing", "dfkd_meta.report")
+    registry.register("recorded")(1)
+    with pytest.raises(ValueError, match="registered twice"):
+        registry.register("recorded")(2)
+    with pytest.raises(UsageError) as caught:
+        registry.get("recordet")
+    assert caught.value.hint == "did you mean recorded?"
+    assert registry.get("recorded") == 1
+
+
+def test_configuration_layers_file_then_assignments_then_override(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('name = "file"\nsteps = 5\n[inner]\nrate = 0.5\n')
+    loaded = load_config(
+        Outer, file=file, assignments=["steps=7", "inner.rate=0.25"], override={"name": "flag"}
+    )
+    assert loaded == Outer(name="flag", steps=7, inner=Inner(rate=0.25))
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("stepz=1", "there is no option 'stepz'"),
+        ("inner.rat=1", "there is no option 'inner.rat'"),
+        ("steps=many", "option 'steps'"),
+        ("steps", "is not key=value"),
+        ("=3", "is not key=value"),
+        ("inner=3", "option 'inner'"),
+    ],
+)
+def test_wrong_assignments_name_the_key(assignment: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_config(Outer, assignments=[assignment])
+
+
+def test_configuration_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot read"):
+        load_config(Outer, file=tmp_path / "absent.toml")
+    (tmp_path / "bad.toml").write_text("steps = ")
+    with pytest.raises(UsageError, match="not TOML"):
+        load_config(Outer, file=tmp_path / "bad.toml")
+
+
+def test_streams_of_one_seed_differ_and_repeat() -> None:
+    assert derive_seed(0, "synthesis") != derive_seed(0, "training")
+    draws = [torch.rand(3, generator=generator_for(5, "synthesis")) for _ in range(2)]
+    assert torch.equal(*draws)
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    with new_folder(out) as folder:
+        (folder / "a").write_text("1")
+    assert [p.name for p in out.iterdir()] == ["a"]
+    with pytest.raises(RuntimeError), new_folder(out) as folder:
+        (folder / "b").write_text("2")
+        raise RuntimeError
+    assert [p.name for p in out.iterdir()] == ["a"]
+    assert [p.name for p in out.parent.iterdir()] == ["out"]
+
+
+def test_an_output_that_holds_something_is_refused_before_work(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("x")
+    require_free(tmp_path / "new")
+    with pytest.raises(UsageError, match="is a file"):
+        require_free(tmp_path / "f")
+    with pytest.raises(UsageError, match="not empty"):
+        require_free(tmp_path)
+    require_free(tmp_path, overwrite=True)
