@@ -8,7 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from dfkd_meta_cli.options import AsJson, Assignments, ConfigFile, Overwrite, Quiet
-from dfkd_meta_cli.output import TerminalProgress, errors_as_text, print_json, print_line, print_table
+from dfkd_meta_cli.output import (
+    TerminalProgress,
+    errors_as_text,
+    print_json,
+    print_line,
+    print_table,
+)
 
 
 def command(

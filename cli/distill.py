@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +22,9 @@ from dfkd_meta_cli.output import TerminalProgress, errors_as_text, print_json, p
 
 
 def command(
-    where: Annotated[str, typer.Argument(metavar="ID", help="user/repo, user/repo@revision or a folder.")],
+    where: Annotated[
+        str, typer.Argument(metavar="ID", help="user/repo, user/repo@revision or a folder.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the student and the run.")],
     student: Annotated[
         str | None, typer.Option(help="A built-in architecture, half, quarter, or a width ratio.")
@@ -31,8 +34,9 @@ def command(
     eval_data: Annotated[
         str | None, typer.Option(help="Data to measure the finished student on; never trained on.")
     ] = None,
-    teacher: Annotated[
-        str | None, typer.Option(help="Your own module:function for a teacher that is not built in.")
+    factory: Annotated[
+        str | None,
+        typer.Option(help="Your own module:function for a teacher that is not built in."),
     ] = None,
     device: Device = "auto",
     config: ConfigFile = None,
@@ -53,7 +57,7 @@ def command(
         from dfkd_meta.consumer.results import describe, save_run
         from dfkd_meta.data import open_data
         from dfkd_meta.folders import require_free
-        from dfkd_meta.hub import resolve_source
+        from dfkd_meta.hub import hide_bars, resolve_source
 
         named = {"student": student, "method": method, "seed": seed}
         settings = load_config(
@@ -65,10 +69,12 @@ def command(
         require_free(out, overwrite=overwrite)
         evaluation = open_data(eval_data, split="test") if eval_data else None
         progress = TerminalProgress(quiet)
+        if quiet or as_json or not sys.stderr.isatty():
+            hide_bars()
         run = distill(
             resolve_source(where, token=token, progress=progress),
             settings,
-            factory=teacher,
+            factory=factory,
             device=pick_device(device),
             evaluation=evaluation,
             progress=progress,
@@ -86,7 +92,10 @@ def _print(facts: dict[str, Any], out: Path) -> None:
     result, teacher = facts["result"], facts["teacher"]
     rows = [
         ("teacher", f"{teacher['architecture']} (sidecar profile {teacher['profile']})"),
-        ("student", f"{facts['student']['architecture']}, {facts['student']['parameters']:,} parameters"),
+        (
+            "student",
+            f"{facts['student']['architecture']}, {facts['student']['parameters']:,} parameters",
+        ),
         ("method", facts["config"]["method"]),
         ("synthetic inputs", f"{result['images']:,}"),
         ("agreement with the teacher on them", f"{100 * result['agreement_on_synthetic']:.2f} %"),

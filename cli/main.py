@@ -10,9 +10,21 @@ import importlib
 
 import typer
 
-VERBS = (
-    "demo train export validate inspect layers publish pull distill evaluate migrate schema list"
-).split()
+VERBS = [
+    "demo",
+    "train",
+    "export",
+    "validate",
+    "inspect",
+    "layers",
+    "publish",
+    "pull",
+    "distill",
+    "evaluate",
+    "migrate",
+    "schema",
+    "list",
+]
 
 app = typer.Typer(
     name="dfkd-meta",
@@ -42,7 +54,9 @@ def root(
 
 for verb in VERBS:
     # ``list`` would shadow the built-in inside its module, so its function is ``list_``.
-    module = importlib.import_module(f"dfkd_meta_cli.{verb}_" if verb == "list" else f"dfkd_meta_cli.{verb}")
+    module = importlib.import_module(
+        f"dfkd_meta_cli.{verb}_" if verb == "list" else f"dfkd_meta_cli.{verb}"
+    )
     app.command(verb)(module.command)
 
 

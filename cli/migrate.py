@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,8 @@ def command(
 
     Example: dfkd-meta migrate old/lenet5 --out new/lenet5
     """
+    # On import numpy starts a BLAS thread per core; nothing here multiplies matrices.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from dfkd_meta.sidecar.files import sidecar_folder
     from dfkd_meta.sidecar.upgrade import upgrade_sidecar
 

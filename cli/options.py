@@ -32,7 +32,11 @@ def pick_device(name: str) -> Any:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"there is no device {name!r}", hint="cpu, cuda, cuda:0 or auto") from error
+        raise UsageError(
+            f"there is no device {name!r}", hint="cpu, cuda, cuda:0 or auto"
+        ) from error
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"device {name!r} is not supported", hint="cpu, cuda, cuda:0 or auto")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError("this machine offers torch no CUDA device", hint="use --device cpu")
     return device

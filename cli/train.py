@@ -79,5 +79,8 @@ def command(
         if as_json:
             print_json(facts)
         else:
-            shown = {**facts, "accuracy": "not measured" if score is None else f"{100 * score:.2f} %"}
+            shown = {
+                **facts,
+                "accuracy": "not measured" if score is None else f"{100 * score:.2f} %",
+            }
             print_table("trained", ["", "value"], list(shown.items()))

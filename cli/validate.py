@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,8 @@ def command(
 
     Example: dfkd-meta validate out/lenet5 --strict
     """
+    # On import numpy starts a BLAS thread per core; nothing here multiplies matrices.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from dfkd_meta.sidecar import validate_sidecar
     from dfkd_meta.sidecar.files import sidecar_folder
 

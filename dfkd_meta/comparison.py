@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -36,16 +37,22 @@ def compare(
     teacher: Teacher,
     sidecar: Sidecar,
     data: tuple[Dataset, Dataset],
-    names: Sequence[str],
+    students: Mapping[str, Mapping[str, Any]],
     config: DistillConfig,
     progress: Progress | None = None,
-) -> list[Row]:
-    """Train one student per name, each on the same schedule, and measure all on the test split.
+) -> Iterator[Row]:
+    """Train one student after the other on the same schedule, and measure each on the test split.
 
-    ``data`` is (train, test); the training split feeds the two real-data controls only. ``names``
-    are methods, or ``REAL_LABELS`` and ``REAL_KD``. Accuracy is that of the last step.
+    ``data`` is (train, test); the training split feeds the two real-data controls only.
+    ``students`` maps a method to its options, or is ``REAL_LABELS`` or ``REAL_KD`` without any.
+    Accuracy is that of the last step.
     """
-    return [_row(teacher, sidecar, data, name, config, progress or Silent()) for name in names]
+    for name, options in students.items():
+        if name in (REAL_LABELS, REAL_KD):
+            named = config
+        else:
+            named = config.model_copy(update={"method": name, "options": dict(options)})
+        yield _row(teacher, sidecar, data, name, named, progress or Silent())
 
 
 def _row(
@@ -63,7 +70,6 @@ def _row(
     if name in (REAL_LABELS, REAL_KD):
         pool: SyntheticBatch = real_pool(train, teacher.inputs)
     else:
-        config = config.model_copy(update={"method": name})
         pool = make_pool(teacher, make_recipe(teacher, sidecar, config, device), config, progress)
     if name == REAL_LABELS:
         hard = config.training.model_copy(update={"loss": "hard"})

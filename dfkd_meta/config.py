@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,12 +29,16 @@ def load_config(
     assignments: Sequence[str] = (),
     override: Mapping[str, Any] | None = None,
 ) -> C:
-    """Build ``model`` from a TOML file, then ``a.b=value`` assignments, then ``override``.
+    """Build ``model`` from its defaults, a TOML file, ``a.b=value`` assignments, then ``override``.
+
+    Tables are merged key by key, so that a file or an assignment changes only what it names.
 
     Values of assignments are read as TOML (``0.5``, ``true``, ``[1, 2]``); what is not TOML is a
     string. Raises UsageError that names the key, what it holds and what was expected.
     """
-    values: dict[str, Any] = {} if file is None else _read_toml(file)
+    values = _defaults(model)
+    if file is not None:
+        _merge(values, _read_toml(file))
     for assignment in assignments:
         _merge(values, _parse_assignment(assignment))
     _merge(values, override or {})
@@ -49,16 +54,32 @@ def make_config(model: type[C], values: Mapping[str, Any]) -> C:
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise UsageError(
-                f"there is no option {key!r}", hint="known: " + ", ".join(sorted(model.model_fields))
+                f"there is no option {key!r}",
+                hint="known: " + ", ".join(sorted(model.model_fields)),
             ) from error
         raise UsageError(f"option {key!r}: {first['msg']}, got {first['input']!r}") from error
+
+
+def _defaults(model: type[Config]) -> dict[str, Any]:
+    """The default of every option that has one; configurations inside as plain tables."""
+    given = {
+        name: field.get_default(call_default_factory=True)
+        for name, field in model.model_fields.items()
+        if not field.is_required()
+    }
+    return {
+        name: value.model_dump() if isinstance(value, Config) else copy.deepcopy(value)
+        for name, value in given.items()
+    }
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"cannot read the configuration: {error.strerror}", where=str(file)) from error
+        raise UsageError(
+            f"cannot read the configuration: {error.strerror}", where=str(file)
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"the configuration is not TOML: {error}", where=str(file)) from error
 

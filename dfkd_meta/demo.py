@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dfkd_meta.comparison import REAL_KD, REAL_LABELS, Row, compare
 from dfkd_meta.config import Config
@@ -12,7 +13,8 @@ from dfkd_meta.consumer.pipeline import DistillConfig
 from dfkd_meta.data import open_data
 from dfkd_meta.distillation.evaluation import accuracy
 from dfkd_meta.distillation.training import TrainingConfig
-from dfkd_meta.producer.export import ExportConfig, export
+from dfkd_meta.producer.export import export
+from dfkd_meta.producer.profiles import ExportConfig, Profile
 from dfkd_meta.producer.train import TrainConfig, train_network
 from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.sidecar import MANIFEST_FILE, TENSOR_FILE, read_sidecar
@@ -25,11 +27,16 @@ class DemoConfig(Config):
     data: str = "digits"
     architecture: str = "digits_cnn"
     student: str = "half"
-    profile: str = "full"
+    profile: Profile = "full"
     seed: int = 0
     teacher_training: TrainingConfig = TrainingConfig(loss="hard", steps=600, batch_size=64, mix=0)
     student_training: TrainingConfig = TrainingConfig(steps=1_000, batch_size=128)
-    images: int = 4_000
+    students: dict[str, dict[str, Any]] = {
+        REAL_LABELS: {},
+        REAL_KD: {},
+        "recorded": {"drawn_images": 4_000},
+        "noise": {"images": 4_000},
+    }
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,9 @@ def run_demo(folder: Path, config: DemoConfig, progress: Progress | None = None)
     started = time.perf_counter()
     train, test = open_data(config.data, split="train"), open_data(config.data, split="test")
 
-    progress.step(f"publisher: training {config.architecture} on {len(train):,} {train.name} images")
+    progress.step(
+        f"publisher: training {config.architecture} on {len(train):,} {train.name} images"
+    )
     training = TrainConfig(seed=config.seed, training=config.teacher_training)
     trained = train_network(config.architecture, train, training, progress=progress)
     progress.step(f"publisher: exporting the sidecar, profile {config.profile}")
@@ -66,9 +75,8 @@ def run_demo(folder: Path, config: DemoConfig, progress: Progress | None = None)
         student=config.student,
         seed=config.seed,
         training=config.student_training,
-        options={},
     )
-    rows = compare(teacher, sidecar, (train, test), [REAL_LABELS, REAL_KD, "recorded", "noise"], run, progress)
+    rows = list(compare(teacher, sidecar, (train, test), config.students, run, progress))
     size = sum((folder / name).stat().st_size for name in (MANIFEST_FILE, TENSOR_FILE))
     return DemoResult(
         folder=folder,

@@ -21,7 +21,9 @@ def require_free(out: Path, *, overwrite: bool = False) -> None:
         raise UsageError("the output folder is a file", where=str(out))
     if not overwrite and out.is_dir() and any(out.iterdir()):
         raise UsageError(
-            "the output folder is not empty", where=str(out), hint="choose another --out, or --overwrite"
+            "the output folder is not empty",
+            where=str(out),
+            hint="choose another --out, or --overwrite",
         )
 
 

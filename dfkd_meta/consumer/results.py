@@ -135,7 +135,9 @@ def _save_inputs(run: DistillRun, folder: Path) -> None:
     save_file(tensors, folder / "synthetic.safetensors")
     spread = torch.linspace(0, len(run.pool) - 1, min(GRID_IMAGES, len(run.pool))).long()
     chosen = run.pool.select(spread)
-    order = torch.arange(len(chosen)) if chosen.labels is None else chosen.labels.argsort(stable=True)
+    order = (
+        torch.arange(len(chosen)) if chosen.labels is None else chosen.labels.argsort(stable=True)
+    )
     picture = grid_png(chosen.images[order], run.teacher.inputs)
     if picture is not None:
         (folder / "synthetic.png").write_bytes(picture)

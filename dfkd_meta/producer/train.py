@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from dfkd_meta.batches import SyntheticBatch, concatenate, shuffled
 from dfkd_meta.config import Config
 from dfkd_meta.data import Dataset, batches
 from dfkd_meta.distillation.training import TrainingConfig, fit
-from dfkd_meta.errors import DataError
+from dfkd_meta.errors import DataError, UsageError
 from dfkd_meta.progress import Progress
 from dfkd_meta.seeding import derive_seed, generator_for
 from dfkd_meta.sidecar import InputSpec, OutputSpec
@@ -27,9 +27,9 @@ class TrainConfig(Config):
 
     seed: int = 0
     width: float = Field(1.0, gt=0)
-    shape: list[int] | None = None
+    shape: Annotated[list[PositiveInt], Field(min_length=3, max_length=3)] | None = None
     mean: list[float] | None = None
-    std: list[float] | None = None
+    std: list[PositiveFloat] | None = None
     label_names: list[str] | None = None
     training: TrainingConfig = TrainingConfig(loss="hard", batch_size=128, mix=0.0)
 
@@ -53,13 +53,16 @@ def train_network(
 ) -> Teacher:
     """Train ``architecture`` on ``dataset`` and return it as a teacher.
 
-    Raises DataError (no labels), UsageError (unknown architecture or option).
+    Raises DataError (no labels, shapes that disagree), UsageError (unknown name, wrong option).
     """
     if dataset.labels is None:
         raise DataError("training needs labels", where=dataset.name)
     device = device or torch.device("cpu")
     inputs = input_spec(dataset, config)
     outputs = OutputSpec(num_classes=int(dataset.labels.max()) + 1, label_names=config.label_names)
+    names = config.label_names
+    if names is not None and len(names) != outputs.num_classes:
+        raise UsageError(f"label_names has {len(names)} names for {outputs.num_classes} classes")
     arguments: dict[str, Any] = {
         "num_classes": outputs.num_classes,
         "shape": list(inputs.shape),

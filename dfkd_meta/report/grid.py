@@ -15,7 +15,9 @@ from dfkd_meta.sidecar import InputSpec
 from dfkd_meta.teachers import denormalize
 
 
-def grid_png(images: Tensor, inputs: InputSpec, *, columns: int = 10, scale: int = 2) -> bytes | None:
+def grid_png(
+    images: Tensor, inputs: InputSpec, *, columns: int = 10, scale: int = 2
+) -> bytes | None:
     """PNG bytes of the images in rows of ``columns``, each pixel drawn ``scale`` times as large.
 
     images: float32 `n c h w`, model-normalized. Returns None for inputs that are not images of one

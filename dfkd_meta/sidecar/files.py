@@ -71,11 +71,12 @@ def sidecar_folder(path: Path) -> Path:
 
     Raises DfkdMetaError for anything else.
     """
-    if path.is_dir():
+    # os.path, not Path: the latter raises for names too long or folders that may not be searched.
+    if os.path.isdir(path):
         return path
-    if path.name == MANIFEST_FILE and path.is_file():
+    if path.name == MANIFEST_FILE and os.path.isfile(path):
         return path.parent
-    missing = not path.exists()
+    missing = not os.path.lexists(path)
     raise DfkdMetaError(
         "there is no such file or folder" if missing else "this is not a sidecar",
         where=str(path),

@@ -6,9 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from dfkd_meta.errors import StatisticsError
 from dfkd_meta.sidecar.checks.evidence import TensorData
@@ -25,8 +23,10 @@ from dfkd_meta.sidecar.manifest import (
     TensorRef,
 )
 from dfkd_meta.sidecar.parse import parse_document, parse_manifest
-from dfkd_meta.sidecar.store import Array, dump_tensors
 from dfkd_meta.sidecar.validation import examine, read_manifest_bytes
+
+if TYPE_CHECKING:
+    from dfkd_meta.sidecar.arrays import Array
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,13 @@ class Sidecar:
         ]
 
     def array(self, record: StatisticRecord, role: str) -> Array:
-        """float32 values of one role, in the record's axes; follows pointers into teacher files.
+        """float32 copy of one role, in the record's axes; follows pointers into teacher files.
 
         Raises StatisticsError when the record has no such role, or points into a file that is
         not in the folder.
         """
+        from dfkd_meta.sidecar.arrays import float32
+
         ref = record.tensors.get(role)
         if ref is None:
             raise StatisticsError(
@@ -75,7 +77,7 @@ class Sidecar:
                 hint="it holds: " + (", ".join(sorted(record.tensors)) or "nothing"),
             )
         if ref.file is None:
-            return np.asarray(self.tensors[ref.key], dtype=np.float32)
+            return float32(self.tensors[ref.key])
         source = self.teacher_files.get(ref.file)
         if source is None:
             raise StatisticsError(
@@ -83,7 +85,7 @@ class Sidecar:
                 where=f"{self.folder}: record {record.id!r}",
                 hint="put the teacher's files beside the sidecar",
             )
-        return np.asarray(source.read(source.header.entries[ref.key]), dtype=np.float32)
+        return float32(source.read(source.header.entries[ref.key]))
 
     def tap(self, tap_id: str) -> Tap:
         """The tap of that id. Raises StatisticsError."""
@@ -133,20 +135,20 @@ def pack_record(
     already had stay), and the arrays by key. Raises StatisticsError on an unknown kind or role, or
     on a wrong number of axes.
     """
+    from dfkd_meta.sidecar.arrays import float32
+
     kind = KINDS.get(record.kind)
     refs, packed = dict(record.tensors), {}
     for role, values in arrays.items():
         rule = kind.roles.get(role) if kind else None
-        if rule is None or np.ndim(values) != len(rule.axes.split()):
+        if rule is None or values.ndim != len(rule.axes.split()):
             wanted = f"the axes '{rule.axes}'" if rule else "no such role"
             raise StatisticsError(
-                f"{role!r} of shape {np.shape(values)}: {record.kind} has {wanted}",
+                f"{role!r} of shape {values.shape}: {record.kind} has {wanted}",
                 where=f"record {record.id!r}",
             )
         key = f"{record.id}/{role}"
-        # A variance may overflow float32 to infinity: validation refuses it with its own words.
-        with np.errstate(over="ignore"):
-            packed[key] = np.ascontiguousarray(values, dtype=np.float32)
+        packed[key] = float32(values)
         shape = list(packed[key].shape)
         refs[role] = TensorRef(key=key, dtype="F32", shape=shape, axes=rule.axes)
     return record.model_copy(update={"tensors": refs}), packed
@@ -161,6 +163,8 @@ def write_sidecar(
     (against the teacher files in the folder too) before either is put in place. Raises
     SidecarError; then the folder is as it was.
     """
+    from dfkd_meta.sidecar.arrays import dump_tensors
+
     tensor_bytes = dump_tensors(tensors)
     digest = hashlib.sha256(tensor_bytes).hexdigest()
     document = {name: _plain(value) for name, value in manifest.items()}

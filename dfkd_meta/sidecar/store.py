@@ -1,4 +1,4 @@
-"""The tensor file: a safetensors reader that trusts nothing, and a writer with stable bytes.
+"""The header of the tensor file: a safetensors reader that trusts nothing.
 
 Layout (safetensors): ``uint64 n`` (little endian), ``n`` bytes of JSON header, then the data. The
 header maps a name to ``{dtype, shape, data_offsets: [begin, end]}``, offsets relative to the data.
@@ -12,13 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-import numpy as np
-import numpy.typing as npt
-
 from dfkd_meta.sidecar.issues import short
 from dfkd_meta.sidecar.json_text import JsonError, parse_json
 
-Array = npt.NDArray[Any]
 Found = Callable[[str, str], None]  # (code, message)
 
 MAX_TENSOR_FILE_BYTES = 2**30
@@ -26,12 +22,11 @@ MAX_HEADER_BYTES = 4 * 2**20
 MAX_TEACHER_HEADER_BYTES = 16 * 2**20
 MAX_TENSORS = 40_000
 MAX_NAME = 200
-DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I64": "<i8"}
+OWN_BITS = {"F16": 16, "F32": 32, "F64": 64, "I64": 64}
 # Bits of each dtype that a teacher's own file may hold (they are laid out, never read).
 FOREIGN_BITS = {"BOOL": 8, "U8": 8, "I8": 8, "I16": 16, "U16": 16, "BF16": 16, "I32": 32}
 FOREIGN_BITS |= {"U32": 32, "U64": 64, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4}
 FOREIGN_BITS |= {"F6_E2M3": 6, "F6_E3M2": 6, "C64": 64}
-OWN_BITS = {name: 8 * np.dtype(code).itemsize for name, code in DTYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -163,19 +158,3 @@ def _sizes(value: Any, most: int) -> bool:
 def good_name(name: str) -> bool:
     """Whether a tensor name is 1 to 200 printable ASCII characters."""
     return 0 < len(name) <= MAX_NAME and name.isascii() and name.isprintable()
-
-
-def view(data: bytes, entry: Entry, data_begin: int = 0) -> Array:
-    """The tensor as a read-only view of ``data`` (little endian, C order)."""
-    dtype = np.dtype(DTYPES[entry.dtype])
-    begin = data_begin + entry.begin
-    flat = np.frombuffer(data, dtype, count=math.prod(entry.shape), offset=begin)
-    return flat.reshape(entry.shape)
-
-
-def dump_tensors(tensors: Mapping[str, Array]) -> bytes:
-    """Serialize by name. The same arrays give the same bytes, in whatever order they come."""
-    from safetensors.numpy import save
-
-    # No __metadata__: with two or more keys safetensors writes them in a random order.
-    return save({name: np.ascontiguousarray(array) for name, array in sorted(tensors.items())})

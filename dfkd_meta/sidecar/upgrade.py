@@ -7,8 +7,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from dfkd_meta.errors import UsageError
-from dfkd_meta.sidecar.checks import Evidence
+from dfkd_meta.errors import DfkdMetaError, UsageError
+from dfkd_meta.sidecar.checks.evidence import Evidence
 from dfkd_meta.sidecar.files import write_whole
 from dfkd_meta.sidecar.issues import SidecarError, ValidationReport
 from dfkd_meta.sidecar.json_text import dump_json, parse_json
@@ -32,7 +32,7 @@ def upgrade_sidecar(folder: Path, out: Path | None = None, *, dry_run: bool = Fa
     """Migrate a folder in place, or into ``out`` with its tensor file and teacher files.
 
     The result is validated before anything is written; of the current format nothing is written in
-    place. Raises SidecarError, UsageError (``out`` already holds a sidecar).
+    place. Raises SidecarError, UsageError (``out`` holds a sidecar), DfkdMetaError (cannot write).
     """
     report = ValidationReport()
     data = read_manifest_bytes(folder, report)
@@ -48,11 +48,15 @@ def upgrade_sidecar(folder: Path, out: Path | None = None, *, dry_run: bool = Fa
     evidence = examine(folder, fresh, migrated)
     if evidence is None or not fresh.ok:
         raise SidecarError(str(folder), fresh)
-    if in_place or out is None:
+    target = folder if in_place or out is None else out
+    try:
+        if target is not folder:
+            return Upgrade(old, new, target, _copy(folder, target, evidence, migrated, dry_run))
         if not dry_run:
             write_whole(folder, {MANIFEST_FILE: migrated})
-        return Upgrade(old, new, folder, (MANIFEST_FILE,))
-    return Upgrade(old, new, out, _copy(folder, out, evidence, migrated, dry_run))
+    except OSError as error:
+        raise DfkdMetaError(f"cannot write: {error.strerror}", where=str(target)) from error
+    return Upgrade(old, new, folder, (MANIFEST_FILE,))
 
 
 def _copy(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from dfkd_meta.sidecar.checks import Evidence, run_checks
 from dfkd_meta.sidecar.checks.binding import read_teacher_files, read_tensor_file
+from dfkd_meta.sidecar.checks.evidence import Evidence
 from dfkd_meta.sidecar.files import inside
 from dfkd_meta.sidecar.issues import ValidationReport
 from dfkd_meta.sidecar.json_text import MAX_MANIFEST_BYTES
@@ -37,6 +38,8 @@ def examine(
     manifest = None if data is None else parse_manifest(data, report)
     if manifest is None:
         return None
+    from dfkd_meta.sidecar.checks.run import run_checks  # needs numpy
+
     evidence = Evidence(manifest, report)
     read_tensor_file(evidence, folder, tensor_bytes)
     read_teacher_files(evidence, folder)
@@ -48,7 +51,7 @@ def read_manifest_bytes(folder: Path, report: ValidationReport) -> bytes | None:
     """The bytes of ``dfkd_meta.json``, never more than the cap."""
     path = inside(folder, MANIFEST_FILE)
     if path is None:
-        linked = (folder / MANIFEST_FILE).exists() or (folder / MANIFEST_FILE).is_symlink()
+        linked = os.path.lexists(folder / MANIFEST_FILE)
         text = "is no plain file of this folder" if linked else "is missing"
         report.add("DM501" if linked else "DM101", MANIFEST_FILE, f"{MANIFEST_FILE} {text}")
         return None

@@ -71,7 +71,7 @@ def split_residual(values: Tensor, vectors: Tensor, trace: Tensor) -> tuple[Tens
     number = kept.sum(-1, keepdim=True)
     none_kept = (trace / features).unsqueeze(-1)
     residual = torch.cat([none_kept, residuals], -1).gather(-1, number)
-    scale = (values - residual).clamp(min=0).sqrt() * kept
+    scale = (values - residual).clamp(min=0).sqrt()  # zero exactly for those not kept
     return scale.unsqueeze(-1) * vectors, residual.squeeze(-1)
 
 

@@ -64,7 +64,9 @@ class Synthesizer:
 
     def _taps(self) -> list[Tap]:
         """Every tap that a term looks at, once."""
-        return list({tap.id: tap for item in self.terms.values() for tap in item.term.taps}.values())
+        return list(
+            {tap.id: tap for item in self.terms.values() for tap in item.term.taps}.values()
+        )
 
     def _loss(self, pixels: Tensor, targets: Targets, tap: ActivationTap) -> Tensor:
         view = self.recipe.augment(pixels, self.generator) if self.recipe.augment else pixels

@@ -82,7 +82,9 @@ def read_gaussians(
     if record.kind == "moments":
         return ClassGaussians(array("mean"), array("variance"), classes=classes)
     if record.kind == "soft_targets":
-        return ClassGaussians(array("logit_mean"), cholesky=array("logit_cholesky"), classes=classes)
+        return ClassGaussians(
+            array("logit_mean"), cholesky=array("logit_cholesky"), classes=classes
+        )
     mean = array("mean")
     if "cholesky" in record.tensors:
         return ClassGaussians(mean, cholesky=array("cholesky"), classes=classes)
@@ -91,9 +93,7 @@ def read_gaussians(
     return ClassGaussians(mean, residual=left_out, factor=factor, classes=classes)
 
 
-def _left_out(
-    sidecar: Sidecar, record: StatisticRecord, factor: Tensor, even: Tensor
-) -> Tensor:
+def _left_out(sidecar: Sidecar, record: StatisticRecord, factor: Tensor, even: Tensor) -> Tensor:
     """Variance per feature that the factor leaves out: float32 `g f`."""
     for other in sidecar.find("moments", tap=record.taps[0], scope=record.scope, reduction="unit"):
         if other.classes == record.classes:

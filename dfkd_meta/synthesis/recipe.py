@@ -146,7 +146,9 @@ class Method:
         """The recipe under ``options``. Raises MethodError, UsageError (unknown option)."""
         lacking = self.missing(context.sidecar)
         if lacking:
-            works = [name for name in methods.names() if not methods.get(name).missing(context.sidecar)]
+            works = [
+                name for name in methods.names() if not methods.get(name).missing(context.sidecar)
+            ]
             raise MethodError(
                 f"method {self.name!r} needs what this sidecar does not hold: {'; '.join(lacking)}",
                 where=str(context.sidecar.folder),

@@ -36,6 +36,13 @@ def test_into_another_folder(tmp_path: Path) -> None:
     assert "already holds a sidecar" in again.stderr
 
 
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way", "utf-8")
+    result = run.invoke(app, ["migrate", str(OLD), "--out", str(tmp_path / "file" / "new")])
+    assert result.exit_code == 1
+    assert "cannot write" in result.stderr
+
+
 def test_an_invalid_sidecar_is_not_migrated(tmp_path: Path) -> None:
     folder = shutil.copytree(CASES / "invalid" / "newer-major", tmp_path / "new")
     result = run.invoke(app, ["migrate", str(folder)])

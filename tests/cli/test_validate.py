@@ -51,7 +51,9 @@ def test_json_holds_the_same_facts(case: str) -> None:
     assert sum(facts["counts"].values()) == len(expected)
 
 
-@pytest.mark.parametrize("name", ["nothing", "dfkd_meta.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["nothing", "dfkd_meta.safetensors", "x" * 5000], ids=["nothing", "other", "long"]
+)
 def test_a_wrong_path_gives_one_clear_error(tmp_path: Path, name: str) -> None:
     small().write(tmp_path)
     result = run.invoke(app, ["validate", str(tmp_path / name)])

@@ -49,7 +49,9 @@ def test_hinton_kd_equals_the_formula() -> None:
     q = np.exp(student.numpy() / temperature)
     q /= q.sum(1, keepdims=True)
     expected = temperature**2 * (p * np.log(p / q)).sum(1).mean()
-    assert float(hinton_kd(student, teacher, None, temperature)) == pytest.approx(expected, rel=1e-9)
+    assert float(hinton_kd(student, teacher, None, temperature)) == pytest.approx(
+        expected, rel=1e-9
+    )
     assert float(hinton_kd(student, student, None, temperature)) == pytest.approx(0, abs=1e-12)
 
 

@@ -71,6 +71,22 @@ def test_the_readme_describes_every_kind_and_role(kind: str) -> None:
         assert f"`{param}`" in row
 
 
+def test_the_example_of_the_readme_is_the_case_it_names() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    shown = json.loads(text.split("```json\n")[1].split("```")[0])
+    case = CASES / "valid" / "custom-one-record" / "dfkd_meta.json"
+    assert holds(json.loads(case.read_text("utf-8")), shown)
+
+
+def holds(whole: Any, part: Any) -> bool:
+    """Whether everything in ``part`` is in ``whole``."""
+    if isinstance(part, dict):
+        return all(key in whole and holds(whole[key], value) for key, value in part.items())
+    if isinstance(part, list) and part and isinstance(part[0], dict):
+        return all(any(holds(item, value) for item in whole) for value in part)
+    return bool(whole == part)
+
+
 def test_every_code_has_the_form_of_its_family() -> None:
     assert all(len(name) == 5 and name[:2] == "DM" and name[2] in "12345" for name in CODES)
     assert all(code.title and code.mend for code in CODES.values())

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from dfkd_meta.sidecar import KINDS, MANIFEST_FILE, TENSOR_FILE
+from dfkd_meta.sidecar.arrays import dump_tensors
 from dfkd_meta.sidecar.json_text import dump_json
-from dfkd_meta.sidecar.store import dump_tensors
 
 SAMPLES, COUNTS = 60, [40, 20]
 WEIGHTS = dump_tensors(

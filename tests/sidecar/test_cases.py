@@ -8,9 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from dfkd_meta.sidecar import SidecarError, read_sidecar, validate_sidecar
+from dfkd_meta.sidecar import (
+    MANIFEST_FILE,
+    TENSOR_FILE,
+    SidecarError,
+    read_sidecar,
+    validate_sidecar,
+)
 from dfkd_meta.sidecar.codes import CODES
 from tests.sidecar.cases import document, records, tensor_file, valid
+from tests.sidecar.example import full
 
 CASES = Path(__file__).parents[2] / "schema" / "v1.0" / "cases"
 VALID = sorted((CASES / "valid").iterdir())
@@ -55,6 +62,12 @@ def test_warnings_fail_only_when_strict() -> None:
     assert validate_sidecar(folder).ok
     assert not validate_sidecar(folder, strict=True).ok
     assert validate_sidecar(CASES / "valid" / "full", strict=True).ok  # notes never fail
+
+
+def test_the_writer_gives_the_bytes_that_were_committed() -> None:
+    folder, example = CASES / "valid" / "full", full()
+    assert example.manifest_bytes() == (folder / MANIFEST_FILE).read_bytes()
+    assert example.tensor_bytes() == (folder / TENSOR_FILE).read_bytes()
 
 
 def test_every_code_has_a_case() -> None:

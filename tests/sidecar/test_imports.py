@@ -31,6 +31,14 @@ def test_the_library_imports_nothing_heavy() -> None:
     assert run(code) == "[]"
 
 
+def test_a_manifest_is_read_without_numpy() -> None:
+    code = (
+        "import sys; from pathlib import Path; from dfkd_meta.sidecar import read_manifest\n"
+        f"read_manifest(Path({str(CASE)!r})); print('numpy' in sys.modules)"
+    )
+    assert run(code) == "False"
+
+
 @pytest.mark.parametrize("verb", COMMANDS)
 def test_the_verbs_import_nothing_heavy(verb: str) -> None:
     code = (

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
-from dfkd_meta.sidecar.store import Header, dump_tensors, read_header, view
+from dfkd_meta.sidecar.arrays import dump_tensors, view
+from dfkd_meta.sidecar.store import Header, read_header
 from tests.sidecar.example import safetensors
 
 DTYPES = ["<f2", "<f4", "<f8", "<i8"]

@@ -162,10 +162,14 @@ def test_state_survives_safetensors(kind: str, params: Mapping[str, Any]) -> Non
     x, groups = samples()
     first, second, whole = (make(kind, params) for _ in range(3))
     first.update(x[:25], groups[:25])
-    second.load_state(load(save(first.state())))
+    saved = load(save(first.state()))
+    second.load_state(saved)
     second.update(x[25:], groups[25:])
     first.update(x[25:], groups[25:])  # going on must not write into what was saved
     whole.update(x, groups)
+    assert_same_state(second, first, rtol=0)
+    second.load_state(saved)  # untouched by going on
+    second.update(x[25:], groups[25:])
     assert_same_state(second, first, rtol=0)
     assert_same_state(second, whole)
 

@@ -24,7 +24,9 @@ def test_a_low_rank_factor_and_its_residual_add_up() -> None:
     factor = torch.tensor([[[3.0, 0.0, 1.0]]])
     residual = torch.tensor([[0.1, 0.2, 0.3]])
     x = draws(ClassGaussians(torch.zeros(1, 3), residual, factor), 0)
-    assert torch.allclose(torch.cov(x.T), factor[0].T @ factor[0] + residual.diag_embed()[0], atol=0.2)
+    assert torch.allclose(
+        torch.cov(x.T), factor[0].T @ factor[0] + residual.diag_embed()[0], atol=0.2
+    )
 
 
 def test_groups_follow_the_listed_classes() -> None:

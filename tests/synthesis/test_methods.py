@@ -70,9 +70,7 @@ def test_needs_are_honest(name: str, published: Published) -> None:
         without = [
             record
             for record in full.manifest.statistics
-            if not any(
-                query.found(with_records(full, [record])) for query in alternatives
-            )
+            if not any(query.found(with_records(full, [record])) for query in alternatives)
         ]
         with pytest.raises(MethodError, match="needs what this sidecar does not hold") as caught:
             recipe_of(name, teacher, with_records(full, without))

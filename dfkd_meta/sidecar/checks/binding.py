@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from pathlib import Path
 
 from dfkd_meta.sidecar.checks.evidence import Evidence, TensorData
@@ -40,7 +41,7 @@ def _read_own(evidence: Evidence, folder: Path) -> bytes | None:
     """The whole tensor file; None when it is not there or its size alone refuses it."""
     path = inside(folder, TENSOR_FILE)
     if path is None:
-        there = (folder / TENSOR_FILE).exists() or (folder / TENSOR_FILE).is_symlink()
+        there = os.path.lexists(folder / TENSOR_FILE)
         code, text = (
             ("DM501", "is no plain file of this folder") if there else ("DM201", "is missing")
         )
@@ -84,7 +85,7 @@ def _check_teacher_file(evidence: Evidence, folder: Path, file: WeightFile, path
     plain = inside(folder, file.path)
     if plain is None:
         repo = evidence.manifest.teacher.repo_id
-        if here.exists() or here.is_symlink():
+        if os.path.lexists(here):
             evidence.add("DM501", path + "/path", f"{file.path} is no plain file of this folder")
         elif repo is None:
             evidence.add("DM504", path + "/path", f"{file.path} is not in the folder")

@@ -7,11 +7,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dfkd_meta.sidecar.issues import ValidationReport, pointer
 from dfkd_meta.sidecar.kinds import KINDS, Kind
 from dfkd_meta.sidecar.manifest import Manifest, StatisticRecord, Tap, TensorRef, channel_axis
-from dfkd_meta.sidecar.store import Array, Entry, Header, view
+from dfkd_meta.sidecar.store import Entry, Header
+
+if TYPE_CHECKING:
+    from dfkd_meta.sidecar.arrays import Array
+
+
+# A pointer is meant for what weights already hold (BatchNorm buffers): small vectors.
+MAX_POINTED_BYTES = 2**26
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,8 @@ class TensorData:
 
     def read(self, entry: Entry) -> Array:
         """The values of one tensor, read-only."""
+        from dfkd_meta.sidecar.arrays import view
+
         if self.data is not None:
             return view(self.data, entry, self.header.data_begin)
         with self.path.open("rb") as file:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dfkd_meta.sidecar.checks.evidence import Evidence, groups, known_kind
+from dfkd_meta.sidecar.checks.evidence import (
+    MAX_POINTED_BYTES,
+    Evidence,
+    groups,
+    known_kind,
+)
 from dfkd_meta.sidecar.issues import pointer, short
 from dfkd_meta.sidecar.kinds import Kind
 from dfkd_meta.sidecar.manifest import StatisticRecord, TensorRef
-
-# A pointer is meant for what weights already hold (BatchNorm buffers): small vectors.
-MAX_POINTED_BYTES = 2**26
 
 
 def check_references(evidence: Evidence) -> None:

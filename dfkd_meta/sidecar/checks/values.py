@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from dfkd_meta.sidecar.checks.evidence import Evidence, known_kind
+from dfkd_meta.sidecar.arrays import Array
+from dfkd_meta.sidecar.checks.evidence import MAX_POINTED_BYTES, Evidence, known_kind
 from dfkd_meta.sidecar.issues import pointer
 from dfkd_meta.sidecar.kinds import Role
 from dfkd_meta.sidecar.manifest import StatisticRecord, TensorRef
-from dfkd_meta.sidecar.store import Array
 
 # float32 sums of thousands of probabilities, and F16 storage, miss 1 by about this much.
 SUM_TOLERANCE = 2e-3
@@ -66,8 +66,6 @@ def _holds(evidence: Evidence, ref: TensorRef, good: Rule) -> bool:
 
 def read_values(evidence: Evidence, ref: TensorRef) -> Array | None:
     """The tensor that a reference names, if manifest and file agree on it."""
-    from dfkd_meta.sidecar.checks.references import MAX_POINTED_BYTES
-
     entry, source = evidence.entry(ref), evidence.source(ref)
     if entry is None or source is None:
         return None

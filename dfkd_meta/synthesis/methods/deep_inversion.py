@@ -7,8 +7,8 @@ from functools import partial
 from pydantic import Field
 from torch import Tensor
 
-from dfkd_meta.config import Config
 from dfkd_meta.augmentation import roll_batch
+from dfkd_meta.config import Config
 from dfkd_meta.sidecar import StatisticRecord
 from dfkd_meta.synthesis.gaussians import ClassGaussians, read_tensor
 from dfkd_meta.synthesis.recipe import MethodContext, Query, Recipe, Weighted, method

@@ -18,7 +18,9 @@ class NoiseConfig(Config):
     std: float = Field(1.0, gt=0)
 
 
-@method("noise", source="control (Chen et al. 2019, table 1: 'normal distribution')", config=NoiseConfig)
+@method(
+    "noise", source="control (Chen et al. 2019, table 1: 'normal distribution')", config=NoiseConfig
+)
 def noise(context: MethodContext, config: NoiseConfig) -> Recipe:
     """Inputs ~ N(mean, std^2), labeled by the teacher alone."""
     start = gaussian_start(context.shape, context.device, mean=config.mean, std=config.std)

@@ -68,16 +68,14 @@ def recorded(context: MethodContext, config: RecordedConfig) -> Recipe:
     if moments:
         terms["moments"] = Weighted(StandardizedMoments(moments), config.moments_weight)
     terms["tv"] = Weighted(TotalVariation(), config.tv_weight)
+    images = config.drawn_images if drawn else config.free_images
     classes = context.teacher.outputs.num_classes
+    # As many classes as have room in a batch, but enough that the batches together reach all.
+    share = max(config.batch_size // config.class_share, -(-classes * config.batch_size // images))
     return Recipe(
-        targets=TargetSampler(
-            classes,
-            context.device,
-            gaussians,
-            classes_per_batch=max(1, config.batch_size // config.class_share),
-        ),
+        targets=TargetSampler(classes, context.device, gaussians, classes_per_batch=share),
         source=PixelSource(_start(context, config, drawn), _bounds(context)),
-        images=config.drawn_images if drawn else config.free_images,
+        images=images,
         batch_size=config.batch_size,
         terms=terms,
         steps=config.drawn_steps if drawn else config.free_steps,
@@ -89,9 +87,7 @@ def _input_gaussians(context: MethodContext, config: RecordedConfig) -> ClassGau
     """Per-class Gaussians of the input itself, if the publisher shipped them."""
     for record in context.sidecar.find("covariance", scope="per_class", reduction="unit"):
         if _is_input(context.sidecar.tap(record.taps[0])):
-            return read_gaussians(
-                context.sidecar, record, context.device, residual=config.residual
-            )
+            return read_gaussians(context.sidecar, record, context.device, residual=config.residual)
     return None
 
 
@@ -131,9 +127,7 @@ def _mean_variance(source: ClassGaussians) -> float:
     return float(variance.mean())
 
 
-def _start(
-    context: MethodContext, config: RecordedConfig, drawn: ClassGaussians | None
-) -> Start:
+def _start(context: MethodContext, config: RecordedConfig, drawn: ClassGaussians | None) -> Start:
     if drawn is None:
         return gaussian_start(context.shape, context.device, std=config.start_std)
 

@@ -1,0 +1,198 @@
+"""The whole way as users walk it: train, export, publish, distill by id from a Hub, evaluate."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from dfkd_meta_cli.main import app
+from tests.support.hub_fixture import REPO, point_client_at
+from tests.support.loopback_hub import LoopbackHub
+
+Published = Callable[[str, str], Path]
+run = CliRunner().invoke
+QUICK = [
+    "--set", "options.drawn_images=60", "--set", "options.drawn_steps=1",
+    "--set", "training.steps=10", "--set", "training.batch_size=32",
+]  # fmt: skip
+
+
+def test_publish_then_distill_by_id_in_another_process(
+    published: Published, loopback_hub: LoopbackHub, tmp_path: Path
+) -> None:
+    folder = published("digits_cnn", "full")
+    sent = run(app, ["publish", str(folder), "--repo", REPO])
+    assert sent.exit_code == 0, sent.output
+    out = tmp_path / "student"
+    command = [sys.executable, "-m", "dfkd_meta_cli", "distill", REPO, "--out", str(out), *QUICK]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    commit = loopback_hub.repos[REPO].history[-1]
+    facts = json.loads((out / "run.json").read_text())
+    assert facts["teacher"]["repo_id"] == REPO
+    assert facts["teacher"]["commit"] == commit
+    card = (out / "README.md").read_text()
+    assert f"base_model: {REPO}" in card
+    assert f"dfkd-meta distill {REPO}@{commit}" in card
+    steps = [line for line in done.stderr.splitlines() if line.startswith(">")]
+    assert [word for step in steps for word in ("resolving", "digests", "synth") if word in step]
+    assert "agreement with the teacher" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "text"),
+    [
+        ("alice/absent", 1, "alice/absent"),
+        (f"{REPO}@no-such-branch", 1, "no-such-branch"),
+        ("not an id", 2, "not an id"),
+    ],
+)
+def test_distill_says_what_is_missing_and_leaves_nothing(
+    name: str, code: int, text: str, published: Published, loopback_hub: LoopbackHub, tmp_path: Path
+) -> None:
+    run(app, ["publish", str(published("digits_cnn", "full")), "--repo", REPO])
+    result = run(app, ["distill", name, "--out", str(tmp_path / "student")])
+    assert result.exit_code == code, result.output
+    assert text in result.stderr
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "student").exists()
+
+
+def test_a_repository_without_a_sidecar(loopback_hub: LoopbackHub, tmp_path: Path) -> None:
+    loopback_hub.seed(REPO, {"README.md": b"no sidecar here"})
+    result = run(app, ["distill", REPO, "--out", str(tmp_path / "student")])
+    assert result.exit_code == 1
+    assert "sidecar" in result.stderr
+    assert list(tmp_path.glob("*student*")) == []
+
+
+def test_a_weight_file_changed_after_publication(
+    published: Published, loopback_hub: LoopbackHub, tmp_path: Path
+) -> None:
+    folder = published("digits_cnn", "full")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    files["model.safetensors"] = files["model.safetensors"][:-1] + b"\x01"
+    loopback_hub.seed(REPO, files)
+    result = run(app, ["distill", REPO, "--out", str(tmp_path / "student")])
+    assert result.exit_code == 1
+    assert "model.safetensors" in result.stderr
+    assert list(tmp_path.glob("*student*")) == []
+
+
+def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    point_client_at("http://127.0.0.1:9", tmp_path / "home", monkeypatch)
+    result = run(app, ["distill", REPO, "--out", str(tmp_path / "student")])
+    assert result.exit_code == 3
+    assert list(tmp_path.glob("*student*")) == []
+
+
+def test_train_export_validate_distill_evaluate_on_arrays(tmp_path: Path) -> None:
+    import numpy as np
+
+    from tests.support.published import blobs
+
+    arrays = {}
+    for split in ("train", "test"):
+        data = blobs(split)
+        arrays[f"{split}_images"] = data.read(slice(None)).numpy()
+        arrays[f"{split}_labels"] = data.labels
+    np.savez(tmp_path / "blobs.npz", **arrays)
+    data, teacher, published, student = (
+        str(tmp_path / name) for name in ("blobs.npz", "teacher", "published", "student")
+    )
+    commands = [
+        ["train", "digits_cnn", "--data", data, "--out", teacher, "--set", "training.steps=40"],
+        ["export", teacher, "--data", data, "--out", published, "--profile", "full"],
+        ["validate", published, "--strict"],
+        ["inspect", published],
+        ["layers", published],
+        ["distill", published, "--out", student, "--eval-data", data, *QUICK],
+        ["evaluate", student, "--data", data],
+    ]
+    for command in commands:
+        result = run(app, command)
+        assert result.exit_code == 0, (command, result.output)
+    again = run(app, commands[0])
+    assert again.exit_code == 2
+    assert "not empty" in again.stderr
+    measured = json.loads(run(app, ["evaluate", student, "--data", data, "--json"]).stdout)
+    facts = json.loads((tmp_path / "student" / "run.json").read_text())
+    assert measured["accuracy"] == facts["result"]["accuracy"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["distill", ".", "--out", "OUT"],
+        ["distill", "FOLDER", "--out", "OUT", "--method", "none"],
+        ["distill", "FOLDER", "--out", "OUT", "--student", "7"],
+        ["distill", "FOLDER", "--out", "OUT", "--student", "nan"],
+        ["distill", "FOLDER", "--out", "OUT", "--device", "abacus"],
+        ["distill", "FOLDER", "--out", "OUT", "--device", "meta"],
+        ["distill", "FOLDER", "--out", "OUT", "--config", "absent.toml"],
+        ["distill", "FOLDER", "--out", "OUT", "--set", "options=3"],
+        ["distill", "FOLDER", "--out", "OUT", "--set", "options.batch_size=0"],
+        ["distill", "FOLDER", "--out", "OUT", "--set", "weights.none=1"],
+        ["distill", "FOLDER", "--out", "OUT", "--set", "training.loss=none"],
+        ["distill", "FOLDER", "--out", "OUT", "--eval-data", "absent"],
+        ["distill", "FOLDER", "--out", "FOLDER"],
+        ["distill", "FOLDER"],
+        ["train", "lenet9", "--data", "digits", "--out", "OUT"],
+        ["train", "digits_cnn", "--data", "absent.npz", "--out", "OUT"],
+        ["train", "digits_cnn", "--data", "FOLDER", "--out", "OUT"],
+        ["train", "digits_cnn", "--data", "digits", "--out", "OUT", "--set", "shape=[1,0,8]"],
+        ["train", "digits_cnn", "--data", "digits", "--out", "OUT", "--set", "shape=[8,8]"],
+        ["train", "digits_cnn", "--data", "digits", "--out", "OUT", "--set", "std=[0.0]"],
+        ["train", "digits_cnn", "--data", "digits", "--out", "OUT", "--set", "mean=[1,2,3]"],
+        ["train", "digits_cnn", "--data", "digits", "--out", "OUT", "--set", "training.loss=kd"],
+        ["train", "digits_cnn", "--data", "digits", "--out", "OUT", "--set", "label_names=[\"a\"]"],
+        ["demo", "--set", "student=none"],
+        ["demo", "--set", "architecture=none"],
+        ["demo", "--set", "profile=huge"],
+        ["list", "nothing"],
+        ["nothing"],
+    ],
+)  # fmt: skip
+def test_wrong_arguments_never_give_a_traceback(
+    arguments: list[str], published: Published, tmp_path: Path
+) -> None:
+    places = {"FOLDER": str(published("digits_cnn", "full")), "OUT": str(tmp_path / "out")}
+    result = run(app, [places.get(word, word) for word in arguments])
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code in (1, 2)
+    assert result.stderr.strip()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("what", ["methods", "architectures", "statistics", "losses"])
+def test_lists(what: str) -> None:
+    rows = json.loads(run(app, ["list", what, "--json"]).stdout)
+    assert rows
+    assert all(all(str(value).strip() for value in row.values()) for row in rows)
+
+
+def test_the_demo_in_miniature() -> None:
+    result = run(
+        app,
+        [
+            "demo", "--json", "-q",
+            "--set", "teacher_training.steps=30", "--set", "student_training.steps=10",
+            "--set", "students.recorded.drawn_images=100", "--set", "students.noise.images=100",
+        ],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert [row["trained_on"] for row in facts["students"]] == [
+        "real data, labels only",
+        "real data, KD",
+        "recorded",
+        "noise",
+    ]
+    assert facts["sidecar_bytes"] > 0
+    assert facts["teacher_accuracy"] > 0.5

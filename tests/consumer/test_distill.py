@@ -1,0 +1,119 @@
+"""``distill`` from folder to folder: what is written, that it repeats, and how it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dfkd_meta.config import make_config
+from dfkd_meta.consumer.distill import DistillRun, distill
+from dfkd_meta.consumer.pipeline import DistillConfig
+from dfkd_meta.consumer.results import repeat_command, save_run
+from dfkd_meta.errors import MethodError, UsageError
+from dfkd_meta.hub import PulledSidecar
+from dfkd_meta.sidecar import SidecarError
+from dfkd_meta.teachers import open_teacher
+from tests.support.published import blobs
+
+Published = Callable[[str, str], Path]
+QUICK = {
+    "options": {"drawn_images": 90, "drawn_steps": 2, "batch_size": 90},
+    "training": {"steps": 150, "batch_size": 32},
+}
+
+
+def run_on(folder: Path, **settings: object) -> DistillRun:
+    config = make_config(DistillConfig, {**QUICK, **settings})
+    return distill(PulledSidecar(folder), config, evaluation=blobs("test"))
+
+
+def test_a_student_learns_without_data_and_is_saved_plain(
+    published: Published, tmp_path: Path
+) -> None:
+    run = run_on(published("digits_cnn", "full"))
+    assert run.accuracy is not None
+    assert run.accuracy > 0.9  # KD on noise gets 0.67 on this schedule
+    save_run(run, tmp_path / "student")
+    names = sorted(path.name for path in (tmp_path / "student").iterdir())
+    assert names == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "run.json",
+        "synthetic.png",
+        "synthetic.safetensors",
+    ]
+    again = open_teacher(tmp_path / "student")
+    images = torch.rand(4, 1, 8, 8)
+    assert torch.equal(again(images), run.student.module(images))
+
+
+def test_what_is_saved_says_how_to_repeat_it(published: Published, tmp_path: Path) -> None:
+    run = run_on(published("digits_cnn", "full"), seed=7)
+    save_run(run, tmp_path / "student")
+    facts = json.loads((tmp_path / "student" / "run.json").read_text())
+    assert DistillConfig.model_validate(facts["config"]) == run.config
+    assert facts["teacher"]["files"]
+    assert len(facts["teacher"]["sidecar_sha256"]) == 64
+    assert facts["result"]["accuracy"] == run.accuracy
+    command = repeat_command(run)
+    assert "--seed 7" in command
+    assert "--set options.drawn_images=90" in command
+    assert command in (tmp_path / "student" / "README.md").read_text()
+
+
+def test_the_inputs_are_kept_with_their_labels(published: Published, tmp_path: Path) -> None:
+    run = run_on(published("digits_cnn", "full"))
+    save_run(run, tmp_path / "student")
+    kept = load_file(tmp_path / "student" / "synthetic.safetensors")
+    assert kept["images"].shape == (90, 1, 8, 8)
+    assert torch.equal(kept["labels"].bincount(), torch.tensor([30, 30, 30]))
+    assert (tmp_path / "student" / "synthetic.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_seed_gives_one_student_bit_for_bit(published: Published) -> None:
+    first, second = (run_on(published("hinton800", "full")).student.module for _ in range(2))
+    for key, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[key]), key
+
+
+def test_evaluation_data_do_not_influence_the_student(published: Published) -> None:
+    folder = published("digits_cnn", "full")
+    seen = run_on(folder).student.module.state_dict()
+    config = make_config(DistillConfig, QUICK)
+    unseen = distill(PulledSidecar(folder), config).student.module.state_dict()
+    assert all(torch.equal(value, unseen[key]) for key, value in seen.items())
+
+
+def test_a_changed_weight_file_is_refused(published: Published, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for path in published("digits_cnn", "full").iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(bytes(weights))
+    with pytest.raises(SidecarError, match="DM507"):
+        run_on(folder)
+
+
+def test_a_method_that_cannot_run_names_those_that_can(published: Published) -> None:
+    with pytest.raises(MethodError) as caught:
+        run_on(published("digits_cnn", "minimal"), method="lopes_all_layers", options={})
+    assert caught.value.hint is not None
+    assert "lopes_top_layer" in caught.value.hint
+
+
+def test_wrong_settings_are_refused_before_any_work(published: Published) -> None:
+    folder = published("digits_cnn", "full")
+    with pytest.raises(UsageError, match="no method named 'recordd'"):
+        run_on(folder, method="recordd")
+    with pytest.raises(UsageError, match="no architecture named 'lenet6'"):
+        run_on(folder, student="lenet6")
+    with pytest.raises(UsageError, match="no loss named 'kdd'"):
+        run_on(folder, training={"loss": "kdd"})
