@@ -1,4 +1,7 @@
-"""Where text goes: results to stdout, talk to stderr; ``--json`` prints the same facts as data."""
+"""Where text goes: results to stdout, talk to stderr; ``--json`` prints the same facts as data.
+
+rich is imported where something is drawn, so that a plain answer does not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +9,30 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from dfkd_meta.errors import DfkdMetaError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 T = TypeVar("T")
 
 
 def stdout() -> Console:
     """A console on stdout; wide when piped, so that a pipe never wraps a row."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    from rich.console import Console
+
+    return Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 200)
 
 
 def stderr() -> Console:
-    return Console(stderr=True, highlight=False)
+    """A console on stderr."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, emoji=False)
 
 
 def print_json(data: Any) -> None:
@@ -35,11 +42,14 @@ def print_json(data: Any) -> None:
 
 def print_line(text: str) -> None:
     """Print one plain line of result on stdout."""
-    stdout().print(escape(text), soft_wrap=True)
+    print(text)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table on stdout; columns whose name ends in a unit or ``%`` are aligned right."""
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
     for name in columns:
         numeric = name.endswith(("%", "bytes", "seconds", "KB", "count", "n"))
@@ -55,6 +65,8 @@ def errors_as_text() -> Iterator[None]:
     try:
         yield
     except DfkdMetaError as error:
+        from rich.markup import escape
+
         console = stderr()
         console.print(f"[bold red]error[/] {error.code}: {escape(error.message)}", soft_wrap=True)
         if error.where:
@@ -73,15 +85,19 @@ class TerminalProgress:
 
     def step(self, message: str) -> None:
         if not self.quiet:
+            from rich.markup import escape
+
             self.console.print(f"[cyan]>[/] {escape(message)}", soft_wrap=True)
 
     def track(self, items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
+        from rich import progress as bars
+
         columns = (
-            TextColumn("  {task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
+            bars.TextColumn("  {task.description}"),
+            bars.BarColumn(),
+            bars.MofNCompleteColumn(),
+            bars.TimeRemainingColumn(),
         )
         hidden = self.quiet or not self.console.is_terminal
-        with Progress(*columns, console=self.console, transient=True, disable=hidden) as bar:
+        with bars.Progress(*columns, console=self.console, transient=True, disable=hidden) as bar:
             yield from bar.track(items, total=total, description=what)

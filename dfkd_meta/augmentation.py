@@ -26,7 +26,7 @@ def shift_each(images: Tensor, reach: int, generator: torch.Generator) -> Tensor
 
 
 def roll_batch(images: Tensor, reach: int, generator: torch.Generator) -> Tensor:
-    """Roll the whole batch by one offset in [-reach, reach] along both axes (DeepInversion's jitter).
+    """Roll the batch by one offset in [-reach, reach] along both axes (DeepInversion's jitter).
 
     images `n c h w`; other shapes are returned as they are.
     """

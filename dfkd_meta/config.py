@@ -92,9 +92,11 @@ def _parse_assignment(text: str) -> dict[str, Any]:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value
-    for part in reversed(key.strip().split(".")):
-        parsed = {part: parsed}
-    return parsed
+    *tables, name = key.strip().split(".")
+    nested: dict[str, Any] = {name: parsed}
+    for table in reversed(tables):
+        nested = {table: nested}
+    return nested
 
 
 def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:

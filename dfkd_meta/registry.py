@@ -1,4 +1,4 @@
-"""One registry for everything that is looked up by name: statistics, methods, architectures, losses.
+"""One registry for all that is looked up by name: statistics, methods, architectures, losses.
 
 A registry is filled by decorators. The modules of its home package are imported on the first
 look-up, then installed plug-ins (entry points of the same group), so adding an entry means adding

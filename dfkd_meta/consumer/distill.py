@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 import torch
 
 from dfkd_meta.batches import SyntheticBatch
-from dfkd_meta.consumer.pipeline import DistillConfig, make_pool, make_recipe, train_student
+from dfkd_meta.consumer.pipeline import (
+    DistillConfig,
+    check_student,
+    make_pool,
+    make_recipe,
+    train_student,
+)
 from dfkd_meta.data import Dataset
 from dfkd_meta.distillation.evaluation import accuracy, agreement
 from dfkd_meta.distillation.students import Student
@@ -61,6 +67,7 @@ def distill(
     sidecar = read_sidecar(pulled.folder)
     progress.step(f"loading the teacher {sidecar.manifest.teacher.architecture}")
     teacher = teacher_from_sidecar(pulled.folder, sidecar, factory=factory).to(device)
+    check_student(teacher, config)
     recipe = make_recipe(teacher, sidecar, config, device)
 
     progress.step(f"synthesizing {recipe.images} inputs with method {config.method}")

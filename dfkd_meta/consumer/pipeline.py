@@ -9,6 +9,7 @@ from pydantic import Field
 
 from dfkd_meta.batches import SyntheticBatch, shuffled
 from dfkd_meta.config import Config
+from dfkd_meta.distillation.losses import losses
 from dfkd_meta.distillation.students import Student, build_student
 from dfkd_meta.distillation.training import TrainingConfig, fit
 from dfkd_meta.progress import Progress
@@ -31,6 +32,16 @@ class DistillConfig(Config):
     options: dict[str, Any] = Field(default_factory=dict)
     weights: dict[str, float] = Field(default_factory=dict)
     training: TrainingConfig = TrainingConfig()
+
+
+def check_student(teacher: Teacher, config: DistillConfig) -> None:
+    """Refuse settings that training would refuse, before minutes of synthesis.
+
+    Raises UsageError (no such student or loss), TeacherError (it cannot be built).
+    """
+    losses.get(config.training.loss)
+    with torch.device("meta"):
+        build_student(config.student, teacher, seed=0)
 
 
 def make_recipe(

@@ -122,7 +122,7 @@ def _card_facts(run: DistillRun, facts: dict[str, Any], name: str) -> StudentFac
         seed=run.config.seed,
         command=repeat_command(run),
         license=manifest.teacher.license,
-        teacher_accuracy=manifest.evaluation and manifest.evaluation.accuracy,
+        teacher_accuracy=manifest.evaluation.accuracy if manifest.evaluation else None,
         accuracy=run.accuracy,
         evaluated_on=run.evaluated_on,
     )

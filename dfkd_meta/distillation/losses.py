@@ -1,4 +1,4 @@
-"""What a student is trained on: a registry of losses over (student logits, teacher logits, labels)."""
+"""What a student is trained on: losses over (student logits, teacher logits, labels)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dfkd_meta.registry import Registry
 
 
 class Loss(Protocol):
-    """student and teacher: logits float32 `n c` (teacher None when there is none); labels int64 `n`."""
+    """student, teacher: logits float32 `n c` (teacher None if there is none); labels int64 `n`."""
 
     def __call__(
         self, student: Tensor, teacher: Tensor | None, labels: Tensor | None, temperature: float

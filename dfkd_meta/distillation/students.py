@@ -1,4 +1,4 @@
-"""Which student: a built-in architecture by name, or the teacher's own at a fraction of its width."""
+"""Which student: a built-in architecture, or the teacher's own at a fraction of its width."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def build_student(name: str, teacher: Teacher, *, seed: int) -> Student:
         return Student(name, arguments, build_model(name, arguments, seed=seed))
     if teacher.source != "builtin":
         raise UsageError(
-            f"student {name!r} is a width of the teacher, but {teacher.architecture!r} is not built in",
+            f"student {name!r} is a width of the teacher, "
+            f"but {teacher.architecture!r} is not built in",
             hint="name a built-in student: " + ", ".join(architectures.names()),
         )
     arguments = dict(teacher.arguments)

@@ -40,10 +40,10 @@ def export(
     progress = progress or Silent()
     taps = default_taps(teacher)
     labeled = dataset.labels is not None
+    classes = teacher.outputs.num_classes
     if dataset.labels is None:
         progress.step("no labels: only global statistics are computed")
     elif config.per_class and config.limit is None:
-        classes = teacher.outputs.num_classes
         counts = np.bincount(dataset.labels, minlength=classes).tolist()
         check_counts(len(dataset), counts[:classes], config.min_count)
     requests = plan(config, teacher, taps, labeled=labeled)
@@ -54,14 +54,14 @@ def export(
         reference = teacher_reference(teacher, folder, config)
         records, tensors = make_records(teacher, found, folder, reference.files)
         blocks: dict[str, Any] = {
-            "profile": honest_profile(config, requests, taps),
+            "profile": honest_profile(config.profile, taps, records, classes),
             "teacher": reference,
             "inputs": teacher.inputs,
             "outputs": teacher.outputs,
             "taps": [tap for tap in taps if any(tap.id in r.taps for r in records)],
             "statistics": records,
             "provenance": provenance(teacher, dataset, found, config),
-            "privacy": privacy(records, taps, teacher.outputs.num_classes, config),
+            "privacy": privacy(records, taps, classes, config),
         }
         if measured:
             blocks["evaluation"] = measured

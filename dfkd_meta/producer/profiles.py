@@ -12,7 +12,8 @@ from torch import nn
 
 from dfkd_meta.config import Config
 from dfkd_meta.errors import TeacherError
-from dfkd_meta.sidecar import Tap
+from dfkd_meta.sidecar import StatisticRecord, Tap
+from dfkd_meta.sidecar.checks.profiles import broken_promises
 from dfkd_meta.sidecar.manifest import CREATED, Name
 from dfkd_meta.statistics import MIN_COUNT, RecordRequest, feature_count
 from dfkd_meta.statistics.base import Scope
@@ -21,7 +22,6 @@ from dfkd_meta.statistics.kinds.dropout import dropout_sites
 from dfkd_meta.teachers import ActivationTap, Teacher, last_hidden_tap
 
 Profile = Literal["minimal", "standard", "full"]
-FROM_LOGITS_OR_WEIGHTS = {"batchnorm", "soft_targets", "class_similarity", "dropout"}
 
 
 class ExportConfig(Config):
@@ -30,9 +30,9 @@ class ExportConfig(Config):
     ``per_class=false`` releases global statistics only. ``records`` are taken besides those of the
     profile. Caps are features per sample: above ``standard_unit_cap`` and ``full_unit_cap`` no
     unit-wise record is taken in that profile, above ``cholesky_cap`` a hidden covariance is of rank
-    ``hidden_rank``, above ``input_cap`` the input has none. ``value_cap`` bounds the numbers in one
-    tensor: a larger Cholesky factor becomes a factor of rank ``input_rank``, or is left out of the
-    soft targets.
+    ``hidden_rank``, above ``hidden_covariance_cap`` there is none, above ``input_cap`` the input
+    has none. ``value_cap`` bounds the numbers in one tensor: a larger Cholesky factor becomes a
+    factor of rank ``input_rank``, or is left out of the soft targets.
     """
 
     profile: Profile = "standard"
@@ -46,6 +46,7 @@ class ExportConfig(Config):
     standard_unit_cap: int = 4_096
     full_unit_cap: int = 8_192
     input_cap: int = 65_536
+    hidden_covariance_cap: int = 2_048
     cholesky_cap: int = 256
     value_cap: int = 2**24
 
@@ -77,40 +78,14 @@ def plan(
 
 
 def honest_profile(
-    config: ExportConfig, requests: Sequence[RecordRequest], taps: Sequence[Tap]
+    profile: Profile, taps: Sequence[Tap], records: Sequence[StatisticRecord], classes: int
 ) -> str:
-    """The profile whose promise the records keep: the one asked for, or ``custom``.
+    """The profile asked for if the finished records keep its promise, else ``custom``.
 
-    Promises are those of the standard. Without labels, for a teacher without a hidden layer, or
-    with records of one's own at further taps, some cannot be kept.
+    The rule is the one that validation applies. Without labels, for a teacher without a hidden
+    layer, or with records of one's own at further taps, some promises cannot be kept.
     """
-    linear = {tap.id for tap in taps if tap.linear_in_input}
-    kinds = {request.kind for request in requests}
-    covariances = [r for r in requests if r.kind == "covariance" and r.reduction == "unit"]
-    global_moments = any(r.kind == "moments" and r.scope == "global" for r in requests)
-    kept = {"soft_targets", "class_similarity"} <= kinds
-    kept = kept and ("batchnorm" in kinds or global_moments)
-    if config.profile != "minimal":
-        hidden = [r for r in covariances if r.scope == "per_class" and r.taps[0] not in linear]
-        kept = kept and bool(hidden) and _moments_everywhere(requests, taps)
-    if config.profile == "full":
-        kept = kept and any(r.taps[0] in linear for r in covariances)
-    return config.profile if kept else "custom"
-
-
-def _moments_everywhere(requests: Sequence[RecordRequest], taps: Sequence[Tap]) -> bool:
-    """Whether each tap in use that is not linear in the input has per-class channel moments."""
-    flat = {tap.id for tap in taps if len(tap.shape) == 1}
-    linear = {tap.id for tap in taps if tap.linear_in_input}
-    used = {name for r in requests if r.kind not in FROM_LOGITS_OR_WEIGHTS for name in r.taps}
-    covered = {
-        r.taps[0]
-        for r in requests
-        if r.kind == "moments"
-        and r.scope == "per_class"
-        and (r.reduction != "unit" or r.taps[0] in flat)
-    }
-    return used - linear <= covered
+    return "custom" if broken_promises(profile, taps, records, classes) else profile
 
 
 class _Planner:
@@ -174,7 +149,9 @@ class _Planner:
                 yield self._covariance(tap, config.input_rank)
         for tap in self.places:
             features = math.prod(tap.shape)
-            if not tap.module or tap == self.last_hidden or features > config.full_unit_cap:
+            if not tap.module or tap == self.last_hidden or tap.linear_in_input:
+                continue  # a layer that is linear in the input adds nothing to the input's own
+            if features > config.hidden_covariance_cap:
                 continue
             yield self._covariance(
                 tap, None if features <= config.cholesky_cap else config.hidden_rank

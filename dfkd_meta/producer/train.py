@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -16,6 +16,9 @@ from dfkd_meta.progress import Progress
 from dfkd_meta.seeding import derive_seed, generator_for
 from dfkd_meta.sidecar import InputSpec, OutputSpec
 from dfkd_meta.teachers import Teacher, build_model
+
+# How the channels of an image are read where its file does not say: by their number.
+COLOR_ORDERS: dict[int, Literal["gray", "rgb"]] = {1: "gray", 3: "rgb"}
 
 
 class TrainConfig(Config):
@@ -103,6 +106,6 @@ def input_spec(dataset: Dataset, config: TrainConfig) -> InputSpec:
         value_range=[min(0.0, float(sample.min())), max(1.0, float(sample.max()))],
         mean=mean,
         std=std,
-        color_order={1: "gray", 3: "rgb"}.get(channels),
+        color_order=COLOR_ORDERS.get(channels),
         interpolation="bilinear" if resized else None,
     )

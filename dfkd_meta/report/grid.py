@@ -32,7 +32,7 @@ def grid_png(
 
 
 def _tile(pixels: np.ndarray, columns: int) -> np.ndarray:
-    """uint8 `n c h w` to one picture `(rows h+1) (columns w+1) c`, one gray pixel between images."""
+    """uint8 `n c h w` to a picture `(rows h+1) (columns w+1) c`, one gray pixel between images."""
     count, channels, height, width = pixels.shape
     rows = -(-count // columns)
     canvas = np.full((rows, columns, height + 1, width + 1, channels), 128, np.uint8)

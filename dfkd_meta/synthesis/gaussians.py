@@ -38,10 +38,22 @@ class ClassGaussians:
         """Independent draws, one per label: int64 `n` -> float32 `n f`."""
         groups = self.rows(labels)
         drawn = self.mean[groups].clone()
-        for group in groups.unique():
+        for group in sorted(set(groups.tolist())):
             here = groups == group
-            drawn[here] += self._deviations(int(group), int(here.sum()), generator)
+            drawn[here] += self._deviations(group, int(here.sum()), generator)
         return drawn
+
+    @property
+    def mean_variance(self) -> float:
+        """Variance of a feature, averaged over groups and features: the scale of a distance."""
+        if self.cholesky is not None:
+            return float(self.cholesky.square().sum(2).mean())
+        variance = torch.zeros_like(self.mean)
+        if self.factor is not None:
+            variance = variance + self.factor.square().sum(1)
+        if self.residual is not None:
+            variance = variance + self.residual
+        return float(variance.mean())
 
     def _deviations(self, group: int, count: int, generator: torch.Generator) -> Tensor:
         def noise(size: int) -> Tensor:

@@ -18,7 +18,7 @@ from tests.support.loopback_hub import LoopbackHub
 Published = Callable[[str, str], Path]
 run = CliRunner().invoke
 QUICK = [
-    "--set", "options.drawn_images=60", "--set", "options.drawn_steps=1",
+    "--set", "options.drawn_images=60", "--set", "options.steps=1",
     "--set", "training.steps=10", "--set", "training.batch_size=32",
 ]  # fmt: skip
 
@@ -152,7 +152,7 @@ def test_train_export_validate_distill_evaluate_on_arrays(tmp_path: Path) -> Non
         ["train", "digits_cnn", "--data", "digits", "--out", "OUT", "--set", "mean=[1,2,3]"],
         ["train", "digits_cnn", "--data", "digits", "--out", "OUT", "--set", "training.loss=kd"],
         ["train", "digits_cnn", "--data", "digits", "--out", "OUT", "--set", "label_names=[\"a\"]"],
-        ["demo", "--set", "student=none"],
+        ["demo", "--set", "student=none", "--set", "teacher_training.steps=1"],
         ["demo", "--set", "architecture=none"],
         ["demo", "--set", "profile=huge"],
         ["list", "nothing"],
@@ -183,7 +183,8 @@ def test_the_demo_in_miniature() -> None:
         [
             "demo", "--json", "-q",
             "--set", "teacher_training.steps=30", "--set", "student_training.steps=10",
-            "--set", "students.recorded.drawn_images=100", "--set", "students.noise.images=100",
+            "--set", "students.recorded.drawn_images=100",
+            "--set", "students.recorded.refined_images=100", "--set", "students.noise.images=100",
         ],
     )  # fmt: skip
     assert result.exit_code == 0, result.output

@@ -22,7 +22,7 @@ from tests.support.published import blobs
 
 Published = Callable[[str, str], Path]
 QUICK = {
-    "options": {"drawn_images": 90, "drawn_steps": 2, "batch_size": 90},
+    "options": {"drawn_images": 90, "steps": 2, "batch_size": 90},
     "training": {"steps": 150, "batch_size": 32},
 }
 
@@ -109,8 +109,14 @@ def test_a_method_that_cannot_run_names_those_that_can(published: Published) -> 
     assert "lopes_top_layer" in caught.value.hint
 
 
-def test_wrong_settings_are_refused_before_any_work(published: Published) -> None:
+def test_wrong_settings_are_refused_before_any_work(
+    published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make_pool(*_: object) -> None:
+        pytest.fail("inputs are made before the settings are checked")
+
     folder = published("digits_cnn", "full")
+    monkeypatch.setattr("dfkd_meta.consumer.distill.make_pool", make_pool)
     with pytest.raises(UsageError, match="no method named 'recordd'"):
         run_on(folder, method="recordd")
     with pytest.raises(UsageError, match="no architecture named 'lenet6'"):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dfkd_meta.producer.export import export
-from tests.producer.test_export import builtin, config, data
+from tests.producer.toys import builtin, config, data
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "export_cost.py"
 

@@ -12,7 +12,7 @@ from dfkd_meta.data import open_data
 from dfkd_meta.producer.export import export
 from dfkd_meta.sidecar import read_sidecar, validate_sidecar
 from dfkd_meta.teachers import open_teacher
-from tests.producer.test_export import INPUTS, config
+from tests.producer.toys import INPUTS, config
 
 REAL = os.environ.get("DFKD_META_DATA")
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_meta.producer.profiles import ExportConfig, distinct_taps, honest_profile, plan
+from dfkd_meta.sidecar import StatisticRecord
 from dfkd_meta.statistics import RecordRequest
 from dfkd_meta.teachers import Teacher, default_taps
 from tests.statistics.toys import PlainNet, ToyNet, teacher
@@ -81,21 +82,21 @@ def test_full_adds_the_input_and_covariances() -> None:
         "moments/input/unit/global",
         "covariance/input/unit/per_class",
         "moments/one:output/unit/per_class",
-        "covariance/one:output/unit/per_class",
         "covariance/two:output/unit/per_class",
         "covariance/output/unit/per_class",
     ]
     small = ids(t, "full", full_unit_cap=47, input_cap=35)
     assert not [name for name in small if "/input/" in name or "one:output" in name]
+    assert "covariance/two:output/unit/per_class" not in ids(t, "full", hidden_covariance_cap=44)
 
 
 def test_ranks() -> None:
     t = teacher(Deep())
-    config = ExportConfig(profile="full", cholesky_cap=45, input_rank=7, hidden_rank=3)
-    params = {r.id: r.params for r in plan(config, t, default_taps(t), labeled=True)}
-    assert params["covariance/input/unit/per_class"]["rank"] == 7
-    assert params["covariance/one:output/unit/per_class"]["rank"] == 3  # 48 features
-    assert params["covariance/two:output/unit/per_class"] == {}  # 45 features
+    for cap, expected in ((44, 3), (45, None)):  # of the 45 features at two:output
+        config = ExportConfig(profile="full", cholesky_cap=cap, input_rank=7, hidden_rank=3)
+        params = {r.id: r.params for r in plan(config, t, default_taps(t), labeled=True)}
+        assert params["covariance/input/unit/per_class"]["rank"] == 7
+        assert params["covariance/two:output/unit/per_class"].get("rank") == expected
     capped = ExportConfig(profile="full", value_cap=3 * 45**2 - 1)
     params = {r.id: r.params for r in plan(capped, t, default_taps(t), labeled=True)}
     assert params["covariance/head:input/unit/per_class"]["rank"] == 40
@@ -142,8 +143,19 @@ def test_the_profile_is_honest(profile: str) -> None:
     config = ExportConfig(profile=profile)  # type: ignore[arg-type]
 
     def honest(t: Teacher, *, labeled: bool) -> str:
-        taps = default_taps(t)
-        return honest_profile(config, plan(config, t, taps, labeled=labeled), taps)
+        taps, classes = default_taps(t), t.outputs.num_classes
+        records = [
+            StatisticRecord(
+                id=request.id,
+                kind=request.kind,
+                taps=list(request.taps),
+                reduction=request.reduction,
+                scope=request.scope,
+                classes=list(range(classes)) if request.scope == "per_class" else None,
+            )
+            for request in plan(config, t, taps, labeled=labeled)
+        ]
+        return honest_profile(config.profile, taps, records, classes)
 
     for net in (ToyNet, PlainNet, Deep):
         assert honest(teacher(net()), labeled=True) == profile

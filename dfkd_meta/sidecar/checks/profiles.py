@@ -16,6 +16,8 @@ At such a tap a per-class ``covariance`` counts as ``moments`` too: it holds mea
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dfkd_meta.sidecar.checks.evidence import Evidence, known_kind
 from dfkd_meta.sidecar.issues import short
 from dfkd_meta.sidecar.manifest import StatisticRecord, Tap
@@ -26,26 +28,36 @@ EXEMPT = {"batchnorm", "soft_targets", "class_similarity"}
 
 def check_profile(evidence: Evidence) -> None:
     """DM360."""
-    profile = evidence.manifest.profile
-    if profile == "custom":
-        return
-    promises = _Promises(evidence)
-    missing = promises.minimal()
+    manifest = evidence.manifest
+    classes = manifest.outputs.num_classes
+    for text in broken_promises(manifest.profile, manifest.taps, manifest.statistics, classes):
+        evidence.add("DM360", "/profile", f"{manifest.profile} promises {text}")
+
+
+def broken_promises(
+    profile: str, taps: Sequence[Tap], records: Sequence[StatisticRecord], classes: int
+) -> list[str]:
+    """What the profile promises and the records leave open, in words; empty when it is kept."""
+    promises = _Promises(taps, records, classes)
+    missing: list[str] = []
+    if profile != "custom":
+        missing += promises.minimal()
     if profile in ("standard", "full"):
         missing += promises.standard()
     if profile == "full":
         missing += promises.full()
-    for text in missing:
-        evidence.add("DM360", "/profile", f"{profile} promises {text}")
+    return missing
 
 
 class _Promises:
     """The records that count, and what of each profile they leave open."""
 
-    def __init__(self, evidence: Evidence) -> None:
-        self.evidence = evidence
-        self.classes = evidence.manifest.outputs.num_classes
-        self.records = [r for r in evidence.manifest.statistics if known_kind(r) is not None]
+    def __init__(
+        self, taps: Sequence[Tap], records: Sequence[StatisticRecord], classes: int
+    ) -> None:
+        self.taps = {tap.id: tap for tap in taps}
+        self.classes = classes
+        self.records = [record for record in records if known_kind(record) is not None]
         self.at: dict[str, list[StatisticRecord]] = {}
         for record in self.records:
             for name in record.taps:
@@ -63,7 +75,7 @@ class _Promises:
 
     def standard(self) -> list[str]:
         missing = []
-        for tap in self.evidence.manifest.taps:
+        for tap in self.taps.values():
             here = self.at.get(tap.id, [])
             if tap.linear_in_input or {record.kind for record in here} <= EXEMPT:
                 continue
@@ -79,7 +91,7 @@ class _Promises:
         return ["unit-wise covariance, spectrum or mixture at a tap linear in the input"]
 
     def _taps(self, record: StatisticRecord) -> list[Tap]:
-        return [self.evidence.taps[name] for name in record.taps if name in self.evidence.taps]
+        return [self.taps[name] for name in record.taps if name in self.taps]
 
     def _every_class(self, record: StatisticRecord) -> bool:
         return record.scope == "per_class" and len(record.classes or ()) == self.classes

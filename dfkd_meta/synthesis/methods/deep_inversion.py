@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from dfkd_meta.synthesis.terms.priors import L2Norm, TotalVariation
 
 
 class DeepInversionConfig(Config):
-    """Defaults of the published CIFAR-10 command, with fewer and shorter runs (2,000 steps there)."""
+    """Those of the published CIFAR-10 command, but fewer and shorter runs (2,000 steps there)."""
 
     images: int = Field(4_000, ge=1)
     batch_size: int = Field(250, ge=2)

@@ -46,7 +46,7 @@ class RecordedMoments:
         divisor n). Deviations are taken from the recorded mean first, which keeps float32 exact.
         """
         rows = self.statistics.rows(state.targets.labels)
-        groups, place = rows.unique(return_inverse=True)
+        groups, place = torch.unique(rows, return_inverse=True)
         first, second = self._per_sample(state.activations[self.tap.id], rows)
         share = torch.zeros(len(groups), len(rows), device=rows.device)
         share[place, torch.arange(len(rows), device=rows.device)] = 1

@@ -41,4 +41,5 @@ class L2Norm:
     taps: tuple[Tap, ...] = ()
 
     def __call__(self, state: StepState) -> Tensor:
-        return state.images.norm()
+        norm: Tensor = torch.linalg.vector_norm(state.images)
+        return norm
