@@ -1,4 +1,4 @@
-"""A data-free number beside its controls: one teacher, one student schedule, several inputs to it."""
+"""A data-free number beside its controls: one teacher, one schedule, several inputs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from typing import Any
 import torch
 
 from dfkd_meta.batches import SyntheticBatch
-from dfkd_meta.consumer.pipeline import DistillConfig, make_pool, make_recipe, train_student
+from dfkd_meta.consumer.pipeline import (
+    DistillConfig,
+    check_student,
+    make_pool,
+    make_recipe,
+    train_student,
+)
 from dfkd_meta.data import Dataset
 from dfkd_meta.distillation.evaluation import accuracy
 from dfkd_meta.producer.train import real_pool
@@ -52,6 +58,7 @@ def compare(
             named = config
         else:
             named = config.model_copy(update={"method": name, "options": dict(options)})
+        check_student(teacher, named)
         yield _row(teacher, sidecar, data, name, named, progress or Silent())
 
 

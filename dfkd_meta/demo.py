@@ -1,4 +1,4 @@
-"""The main job in miniature: publish a teacher with its sidecar, forget the data, distil a student."""
+"""The main job in miniature: a teacher, its sidecar, and students with and without the data."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import Field
 
 from dfkd_meta.comparison import REAL_KD, REAL_LABELS, Row, compare
 from dfkd_meta.config import Config
@@ -31,12 +33,14 @@ class DemoConfig(Config):
     seed: int = 0
     teacher_training: TrainingConfig = TrainingConfig(loss="hard", steps=600, batch_size=64, mix=0)
     student_training: TrainingConfig = TrainingConfig(steps=1_000, batch_size=128)
-    students: dict[str, dict[str, Any]] = {
-        REAL_LABELS: {},
-        REAL_KD: {},
-        "recorded": {"drawn_images": 4_000},
-        "noise": {"images": 4_000},
-    }
+    students: dict[str, dict[str, Any]] = Field(
+        default_factory=lambda: {
+            REAL_LABELS: {},
+            REAL_KD: {},
+            "recorded": {"drawn_images": 4_000},
+            "noise": {"images": 4_000},
+        }
+    )
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
     python examples/compare_methods.py published mnist/ --students recorded noise --seeds 0 1 2
 
-``published`` is a folder that ``dfkd-meta export`` made; the data are needed for the two controls and
-to measure, never to distill. Prints a Markdown table: mean and range of the test accuracy of the
-last step, and wall seconds, per method. Every student has the same schedule.
+``published`` is a folder that ``dfkd-meta export`` made. The data are needed for the two controls
+and to measure, never to distill. Prints a Markdown table: mean and range of the test accuracy of
+the last step, and wall seconds, per method. Every student has the same schedule.
 """
 
 from __future__ import annotations

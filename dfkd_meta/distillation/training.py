@@ -73,7 +73,7 @@ def fit(
                     hint="lower the learning rate: --set training.learning_rate=...",
                 )
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
     return student.eval()

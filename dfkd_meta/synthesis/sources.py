@@ -39,12 +39,23 @@ class PixelSource:
 
 
 def gaussian_start(
-    shape: tuple[int, ...], device: torch.device, *, mean: float = 0.0, std: float = 1.0
+    shape: tuple[int, ...],
+    device: torch.device,
+    *,
+    mean: float = 0.0,
+    std: float = 1.0,
+    vary: bool = False,
 ) -> Start:
-    """White noise N(mean, std^2) in model-normalized space; ``shape`` is that of one input."""
+    """White noise N(mean, std^2) in model-normalized space; ``shape`` is that of one input.
+
+    With ``vary`` each input has a contrast of its own: its std is uniform in [0, ``std``].
+    """
 
     def start(targets: Targets, generator: torch.Generator) -> Tensor:
-        noise = torch.randn(len(targets.labels), *shape, generator=generator)
-        return (noise * std + mean).to(device)
+        count = len(targets.labels)
+        noise = torch.randn(count, *shape, generator=generator) * std
+        if vary:
+            noise *= torch.rand(count, *(1,) * len(shape), generator=generator)
+        return (noise + mean).to(device)
 
     return start

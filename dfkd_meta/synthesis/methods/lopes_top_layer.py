@@ -19,7 +19,7 @@ class LopesConfig(Config):
     (the published code's MNIST line: N(0.15, 0.1^2)).
     """
 
-    images: int = Field(5_000, ge=1)
+    images: int = Field(2_000, ge=1)
     batch_size: int = Field(500, ge=1)
     steps: int = Field(200, ge=0)
     learning_rate: float = Field(0.07, gt=0)

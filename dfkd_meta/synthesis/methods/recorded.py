@@ -25,10 +25,10 @@ class RecordedConfig(Config):
     Draws from input-level records are used as they are when the teacher recognizes them: when at
     least ``trust`` of them are given the class they were drawn for (98 % on digits, 31 % on
     photographs). They cost nothing, so there are ``drawn_images`` of them. Otherwise
-    ``refined_images`` inputs, which start from the draws or from noise of ``start_std``, are
-    refined for ``steps`` steps: ``features`` pulls each to its own draw at the last hidden layer,
-    ``moments`` matches the batch with every recorded moment, ``labels`` is cross-entropy. A class
-    has ``class_samples`` or more rows in a batch, so that its moments mean something.
+    ``refined_images`` inputs, which start from the draws or from noise of std up to ``start_std``,
+    are refined for ``steps`` steps: ``features`` pulls each to its own draw at the last hidden
+    layer, ``moments`` matches the batch with every recorded moment, ``labels`` is cross-entropy.
+    A class has ``class_samples`` or more rows in a batch, so that its moments mean something.
     """
 
     trust: float = Field(0.9, ge=0)
@@ -38,10 +38,10 @@ class RecordedConfig(Config):
     batch_size: int = Field(500, ge=2)
     class_samples: int = Field(25, ge=2)
     learning_rate: float = Field(0.1, gt=0)
-    start_std: float = Field(0.3, gt=0)
+    start_std: float = Field(1.0, gt=0)
     features_weight: float = Field(1.0, ge=0)
     moments_weight: float = Field(1.0, ge=0)
-    labels_weight: float = Field(0.1, ge=0)
+    labels_weight: float = Field(0.0, ge=0)
 
 
 @method(
@@ -142,7 +142,7 @@ def _moments(context: MethodContext) -> tuple[RecordedMoments, ...]:
 
 def _start(context: MethodContext, config: RecordedConfig, drawn: ClassGaussians | None) -> Start:
     if drawn is None:
-        return gaussian_start(context.shape, context.device, std=config.start_std)
+        return gaussian_start(context.shape, context.device, std=config.start_std, vary=True)
 
     def start(targets: Targets, generator: torch.Generator) -> torch.Tensor:
         return drawn.sample(targets.labels, generator).reshape(-1, *context.shape)
