@@ -42,7 +42,7 @@ def _print_tables(facts: dict[str, Any]) -> None:
         for t in facts["taps"]
     )
     print_table("Taps", ("tap", "module", "side", "shape", "linear in input"), taps)
-    columns = ("record", "kind", "taps", "reduction", "scope", "smallest count", "tensors", "bytes")
+    columns = ("kind", "taps", "reduction", "scope", "samples n", "tensors", "bytes")
     print_table("Statistics", columns, map(_record, facts["statistics"]))
     stored = sum(record["bytes"] for record in facts["statistics"])
     size = facts["tensors"]["size"]
@@ -88,7 +88,7 @@ def _record(record: dict[str, Any]) -> tuple[str, ...]:
     smallest = "" if record["smallest_count"] is None else f"{record['smallest_count']:,}"
     taps = ", ".join(record["taps"])
     reduction = record["reduction"] or ""
-    names = (record["id"], record["kind"], taps, reduction, scope, smallest, tensors)
+    names = (record["kind"], taps, reduction, scope, smallest, tensors)
     return (*names, f"{record['bytes']:,}")
 
 

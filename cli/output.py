@@ -46,13 +46,13 @@ def print_line(text: str) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table on stdout; columns whose name ends in a unit or ``%`` are aligned right."""
+    """Print a table; a column whose last word is a unit (``%``, ``n``) is aligned right."""
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
     for name in columns:
-        numeric = name.endswith(("%", "bytes", "seconds", "KB", "count", "n"))
+        numeric = name.split()[-1:] in (["%"], ["bytes"], ["seconds"], ["count"], ["n"])
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
