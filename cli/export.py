@@ -54,7 +54,7 @@ def command(
 
         from dfkd_meta.config import load_config
         from dfkd_meta.data import open_data
-        from dfkd_meta.folders import require_free
+        from dfkd_meta.folders import real_path, require_free
         from dfkd_meta.producer.export import export
         from dfkd_meta.producer.opening import ExportRun, open_for_export
 
@@ -63,7 +63,7 @@ def command(
             ExportRun, file=config, assignments=assignments or (), override=override
         )
         opened = open_for_export(teacher, weights, settings).to(pick_device(device))
-        if out.resolve() not in {path.resolve().parent for path in opened.files}:
+        if real_path(out) not in {path.resolve().parent for path in opened.files}:
             require_free(out, overwrite=overwrite)
         dataset = open_data(data, split="train")
         evaluation = open_data(eval_data, split="test") if eval_data else None

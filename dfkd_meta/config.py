@@ -14,9 +14,9 @@ from dfkd_meta.errors import UsageError
 
 
 class Config(BaseModel):
-    """Base of every configuration: immutable, and an unknown key is refused."""
+    """Base of every configuration: immutable; an unknown key, NaN and infinity are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 C = TypeVar("C", bound=Config)

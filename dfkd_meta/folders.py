@@ -6,44 +6,105 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dfkd_meta.errors import UsageError
+from dfkd_meta.errors import DfkdMetaError, UsageError
+
+
+def real_path(path: Path) -> Path:
+    """The absolute path with links followed. Raises UsageError for what cannot be a path."""
+    try:
+        str(path).encode()
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links; not UTF-8; a NUL
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"not a usable path: {reason}", where=ascii(str(path))) from error
 
 
 def require_free(out: Path, *, overwrite: bool = False) -> None:
-    """Refuse, before any work is done, an output folder that holds something already.
+    """Refuse, before any work is done, an output folder that cannot become one.
 
-    Raises UsageError when ``out`` is a file, or a non-empty folder without ``overwrite``.
+    Raises UsageError when ``out`` is something else than a folder, a non-empty folder without
+    ``overwrite``, the current folder or one above it, or lies where no folder can be made.
     """
-    if out.is_file():
-        raise UsageError("the output folder is a file", where=str(out))
-    if not overwrite and out.is_dir() and any(out.iterdir()):
-        raise UsageError(
-            "the output folder is not empty",
-            where=str(out),
-            hint="choose another --out, or --overwrite",
-        )
+    place = real_path(out)
+    try:
+        there = place.exists()  # raises for a name too long
+        if there and not place.is_dir():
+            raise UsageError("the output folder is a file", where=str(out))
+        if there and not overwrite and any(place.iterdir()):
+            raise UsageError(
+                "the output folder is not empty",
+                where=str(out),
+                hint="choose another --out, or --overwrite",
+            )
+        if Path.cwd().is_relative_to(place):
+            raise UsageError(
+                "the output folder would replace the folder you are in",
+                where=str(out),
+                hint="name a folder inside it, or one elsewhere",
+            )
+    except OSError as error:
+        raise _unwritable(error, out) from error
 
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """A scratch folder beside ``out`` that takes its place when the block ends without an error.
 
-    On an error the scratch folder is removed and ``out`` stays as it was.
+    On an error the scratch folder is removed, with every folder made above it, and ``out`` stays
+    as it was. Raises UsageError where no folder can be made, DfkdMetaError when writing fails.
     """
-    parent = out.resolve().parent
+    place = real_path(out)
+    made: list[Path] = []
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=parent))
+        _make(place.parent, made)
+        # The name is short, so that a name which the file system takes is never made too long.
+        scratch = Path(tempfile.mkdtemp(prefix=".dfkd-meta.", dir=place.parent))
     except OSError as error:
-        raise UsageError(f"cannot write there: {error.strerror}", where=str(out)) from error
+        _remove(made)
+        raise _unwritable(error, out) from error
     try:
         yield scratch
         scratch.chmod(0o755)
-        if out.is_dir():
-            shutil.rmtree(out)
-        os.replace(scratch, out)
+        _swap(scratch, place)
+        made.clear()
+    except OSError as error:  # a full disk, above all
+        raise DfkdMetaError(f"cannot write: {error.strerror or error}", where=str(out)) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        _remove(made)
+
+
+def _make(folder: Path, made: list[Path]) -> None:
+    """``mkdir -p`` that notes each folder it makes."""
+    missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        made.append(path)
+
+
+def _remove(made: list[Path]) -> None:
+    for path in reversed(made):
+        with suppress(OSError):  # someone else's files are in it by now
+            path.rmdir()
+
+
+def _swap(scratch: Path, place: Path) -> None:
+    """Put ``scratch`` in the place of what is there; on an error that is put back."""
+    if not place.is_dir():
+        os.replace(scratch, place)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=".dfkd-meta.", dir=place.parent))
+    os.replace(place, aside)
+    try:
+        os.replace(scratch, place)
+    except OSError:
+        os.replace(aside, place)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _unwritable(error: OSError, out: Path) -> UsageError:
+    return UsageError(f"cannot write there: {error.strerror or error}", where=str(out))

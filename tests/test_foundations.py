@@ -100,3 +100,27 @@ def test_an_output_that_holds_something_is_refused_before_work(tmp_path: Path) -
     with pytest.raises(UsageError, match="not empty"):
         require_free(tmp_path)
     require_free(tmp_path, overwrite=True)
+
+
+def test_an_output_that_cannot_become_a_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    for bad in (tmp_path / "loop", tmp_path / ("x" * 300), tmp_path / "\udcff", here, tmp_path):
+        with pytest.raises(UsageError):
+            require_free(bad, overwrite=True)
+
+
+def test_a_failed_folder_leaves_no_parents_and_a_link_is_followed(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "a" / "b"):
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to("target")
+    with new_folder(tmp_path / "link") as folder:
+        (folder / "f").write_text("1")
+    assert (tmp_path / "target" / "f").is_file()
+    assert (tmp_path / "link").is_symlink()

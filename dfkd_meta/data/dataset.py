@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dfkd_meta.errors import DataError
 
+MAX_CLASSES = 2**20  # a larger label is a mistake, and counting up to it fills the memory
 Indices = Sequence[int] | NDArray[np.integer] | slice
 
 
@@ -109,4 +110,6 @@ def check_labels(
         )
     if labels.size and labels.min() < 0:
         raise DataError(f"a label is {labels.min()}; classes count from 0", where=where)
+    if labels.size and labels.max() >= MAX_CLASSES:
+        raise DataError(f"a label is {labels.max()}, which no class number is", where=where)
     return labels.astype(np.int64)

@@ -28,7 +28,7 @@ class TrainingConfig(Config):
 
     loss: str = "kd"
     steps: int = Field(4_000, ge=1)
-    batch_size: int = Field(256, ge=2)
+    batch_size: int = Field(256, ge=2, le=2**20)
     learning_rate: float = Field(3e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     temperature: float = Field(4.0, gt=0)

@@ -61,6 +61,8 @@ def train_network(
     if dataset.labels is None:
         raise DataError("training needs labels", where=dataset.name)
     device = device or torch.device("cpu")
+    if int(dataset.labels.max()) < 1:
+        raise DataError("training needs at least two classes", where=dataset.name)
     inputs = input_spec(dataset, config)
     outputs = OutputSpec(num_classes=int(dataset.labels.max()) + 1, label_names=config.label_names)
     names = config.label_names
@@ -95,6 +97,14 @@ def input_spec(dataset: Dataset, config: TrainConfig) -> InputSpec:
     sample = dataset.read(range(min(len(dataset), 10_000)))
     if sample.dim() != 4:
         raise DataError(f"images must be n c h w, got {tuple(sample.shape)}", where=dataset.name)
+    if not bool(torch.isfinite(sample).all()):
+        raise DataError("the images hold NaN or infinity", where=dataset.name)
+    if config.std is None and not bool((sample.std((0, 2, 3), correction=0) >= 5e-5).all()):
+        raise DataError(
+            "a channel has the same value everywhere",
+            where=dataset.name,
+            hint="look at the data, or state the scale: --set std=[1]",
+        )
     channels = sample.shape[1]
     mean = config.mean or [round(float(v), 4) for v in sample.mean((0, 2, 3))]
     std = config.std or [round(float(v), 4) for v in sample.std((0, 2, 3), correction=0)]

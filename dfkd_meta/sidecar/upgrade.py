@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dfkd_meta.errors import DfkdMetaError, UsageError
+from dfkd_meta.folders import real_path
 from dfkd_meta.sidecar.checks.evidence import Evidence
 from dfkd_meta.sidecar.files import write_whole
 from dfkd_meta.sidecar.issues import SidecarError, ValidationReport
@@ -40,7 +41,7 @@ def upgrade_sidecar(folder: Path, out: Path | None = None, *, dry_run: bool = Fa
     if data is None or document is None:
         raise SidecarError(str(folder), report)
     old, new = str(stated_version(parse_json(data))), str(stated_version(document))
-    in_place = out is None or out.resolve() == folder.resolve()
+    in_place = out is None or real_path(out) == real_path(folder)
     if in_place and old == new:
         return Upgrade(old, new, folder, ())
     migrated = dump_json(document)

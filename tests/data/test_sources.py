@@ -12,6 +12,7 @@ import torch
 from safetensors.numpy import save_file
 
 from dfkd_meta.data import Dataset, open_data
+from dfkd_meta.data.dataset import check_labels
 from dfkd_meta.data.sources import data_sources
 from dfkd_meta.errors import DataError, UsageError
 from tests.data.conftest import IMAGES, LABELS, write_idx
@@ -206,3 +207,9 @@ def test_real_mnist(real_mnist: Path) -> None:
     assert train.labels is not None
     assert np.bincount(train.labels).tolist()[:3] == [5923, 6742, 5958]
     assert train.read(slice(0, 100)).shape == (100, 1, 28, 28)
+
+
+@pytest.mark.parametrize("label", [2**64 - 1, 10**12])
+def test_a_label_that_is_no_class_number_is_refused(label: int) -> None:
+    with pytest.raises(DataError, match="no class number"):
+        check_labels(np.array([0, label], dtype=np.uint64), 2, where="here")
