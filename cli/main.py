@@ -7,6 +7,9 @@ Verb modules import the library inside their function, so that ``validate`` neve
 from __future__ import annotations
 
 import importlib
+import os
+import sys
+from typing import NoReturn
 
 import typer
 
@@ -61,5 +64,18 @@ for verb in VERBS:
 
 
 def main() -> None:
-    """Entry point of the ``dfkd-meta`` command."""
-    app()
+    """Entry point of the ``dfkd-meta`` command: what the machine refuses is said in one line."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    try:
+        app()
+    except MemoryError:
+        _refused("there is not enough memory for this")
+    except OSError as error:  # a full disk, a closed output: nothing a library call could foresee
+        _refused(f"the system refused: {error.strerror or error}")
+
+
+def _refused(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(3)

@@ -1,0 +1,56 @@
+"""What the command does when the machine or the user stops it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "dfkd_meta_cli"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, "list", "losses"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 3
+    assert done.stderr.startswith("error: the system refused")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_closed_output_is_no_crash() -> None:
+    command = f"{sys.executable} -m dfkd_meta_cli list losses >&-"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
+    assert done.stderr == ""
+    assert done.returncode == 0
+
+
+def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="needs scikit-learn (extra [data])")
+    out = tmp_path / "teacher"
+    training = ["train", "digits_cnn", "--data", "digits", "--out", str(out)]
+    with subprocess.Popen(
+        [*COMMAND, *training],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A suite run in the background inherits an ignored SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        assert process.stderr is not None
+        assert "training" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        code = process.wait(timeout=60)
+    assert code == 130
+    assert "Traceback" not in rest
+    assert list(tmp_path.iterdir()) == []
