@@ -51,6 +51,7 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
         code = process.wait(timeout=60)
-    assert code == 130
+    # A library that starts up may let the signal end the process: a shell calls that 130 as well.
+    assert code in (130, -signal.SIGINT)
     assert "Traceback" not in rest
     assert list(tmp_path.iterdir()) == []
