@@ -56,7 +56,8 @@ def command(
         from dfkd_meta.consumer.pipeline import DistillConfig
         from dfkd_meta.consumer.results import describe, save_run
         from dfkd_meta.data import open_data
-        from dfkd_meta.folders import require_free
+        from dfkd_meta.errors import UsageError
+        from dfkd_meta.folders import real_path, require_free
         from dfkd_meta.hub import hide_bars, resolve_source
 
         named = {"student": student, "method": method, "seed": seed}
@@ -71,8 +72,11 @@ def command(
         progress = TerminalProgress(quiet)
         if quiet or as_json or not sys.stderr.isatty():
             hide_bars()
+        pulled = resolve_source(where, token=token, progress=progress)
+        if real_path(out) == real_path(pulled.folder):
+            raise UsageError("the output folder is that of the teacher", where=str(out))
         run = distill(
-            resolve_source(where, token=token, progress=progress),
+            pulled,
             settings,
             factory=factory,
             device=pick_device(device),

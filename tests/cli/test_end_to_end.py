@@ -142,6 +142,7 @@ def test_train_export_validate_distill_evaluate_on_arrays(tmp_path: Path) -> Non
         ["distill", "FOLDER", "--out", "OUT", "--set", "training.loss=none"],
         ["distill", "FOLDER", "--out", "OUT", "--eval-data", "absent"],
         ["distill", "FOLDER", "--out", "FOLDER"],
+        ["distill", "FOLDER", "--out", "FOLDER", "--overwrite"],
         ["distill", "FOLDER"],
         ["train", "lenet9", "--data", "digits", "--out", "OUT"],
         ["train", "digits_cnn", "--data", "absent.npz", "--out", "OUT"],
