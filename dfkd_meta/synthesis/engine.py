@@ -9,7 +9,7 @@ from dfkd_meta.batches import SyntheticBatch, concatenate
 from dfkd_meta.errors import MethodError
 from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.sidecar import Tap
-from dfkd_meta.synthesis.recipe import Recipe, StepState, Weighted
+from dfkd_meta.synthesis.recipe import Recipe, StepState
 from dfkd_meta.synthesis.targets import Targets
 from dfkd_meta.teachers import ActivationTap, Teacher
 
@@ -72,9 +72,5 @@ class Synthesizer:
         view = self.recipe.augment(pixels, self.generator) if self.recipe.augment else pixels
         logits = self.teacher(view)
         state = StepState(pixels, logits, tap.activations, targets)
-        parts = [_weigh(item, state) for item in self.terms.values()]
+        parts = [item.weight * item.term(state) for item in self.terms.values()]
         return torch.stack(parts).sum()
-
-
-def _weigh(item: Weighted, state: StepState) -> Tensor:
-    return item.weight * item.term(state)

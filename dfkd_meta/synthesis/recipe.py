@@ -88,21 +88,22 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Query:
-    """A record to look for in a sidecar; None matches anything."""
+    """A record to look for in a sidecar; None matches anything, ``role`` is a tensor it holds."""
 
     kind: str
     tap: str | None = None
     scope: str | None = None
     reduction: str | None = None
+    role: str | None = None
 
     def found(self, sidecar: Sidecar) -> bool:
-        return bool(
-            sidecar.find(self.kind, tap=self.tap, scope=self.scope, reduction=self.reduction)
-        )
+        records = sidecar.find(self.kind, tap=self.tap, scope=self.scope, reduction=self.reduction)
+        return any(self.role is None or self.role in record.tensors for record in records)
 
     def __str__(self) -> str:
         words = [self.scope, self.reduction and f"{self.reduction}-wise", self.kind]
         text = " ".join(word.replace("_", " ") for word in words if word)
+        text += f" with {self.role}" if self.role else ""
         return f"{text} at tap {self.tap!r}" if self.tap else text
 
 

@@ -6,7 +6,6 @@ from dfkd_meta.sidecar import StatisticRecord
 from dfkd_meta.synthesis.gaussians import ClassGaussians, read_gaussians
 from dfkd_meta.synthesis.methods.lopes_top_layer import LopesConfig, lopes_source
 from dfkd_meta.synthesis.recipe import MethodContext, Query, Recipe, Weighted, method
-from dfkd_meta.synthesis.sources import PixelSource
 from dfkd_meta.synthesis.targets import TargetSampler
 from dfkd_meta.synthesis.terms.features import FeatureTarget
 
@@ -31,7 +30,7 @@ def layer_records(context: MethodContext) -> dict[str, StatisticRecord]:
             Query("covariance", scope="per_class", reduction="unit"),
             Query("moments", scope="per_class", reduction="unit"),
         ),
-        (Query("soft_targets", scope="per_class"),),
+        (Query("soft_targets", scope="per_class", role="logit_cholesky"),),
     ),
 )
 def lopes_all_layers(context: MethodContext, config: LopesConfig) -> Recipe:
@@ -58,10 +57,9 @@ def lopes_all_layers(context: MethodContext, config: LopesConfig) -> Recipe:
         )
         for tap, record in records.items()
     }
-    source: PixelSource = lopes_source(context, config)
     return Recipe(
         targets=TargetSampler(context.teacher.outputs.num_classes, context.device, gaussians),
-        source=source,
+        source=lopes_source(context, config),
         images=config.images,
         batch_size=config.batch_size,
         terms=terms,

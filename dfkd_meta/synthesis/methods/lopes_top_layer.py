@@ -45,7 +45,7 @@ def lopes_source(context: MethodContext, config: LopesConfig) -> PixelSource:
     "lopes_top_layer",
     source="Lopes, Fenu & Starner 2017, 'top layer activation record'",
     config=LopesConfig,
-    needs=((Query("soft_targets", scope="per_class"),),),
+    needs=((Query("soft_targets", scope="per_class", role="logit_cholesky"),),),
 )
 def lopes_top_layer(context: MethodContext, config: LopesConfig) -> Recipe:
     """Match logits / T, rectified, with draws from N(mean_c, cov_c) of each class.

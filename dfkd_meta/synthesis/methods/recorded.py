@@ -53,7 +53,6 @@ class RecordedConfig(Config):
         (
             Query("covariance", scope="per_class"),
             Query("moments", scope="per_class"),
-            Query("soft_targets", scope="per_class"),
         ),
     ),
 )
