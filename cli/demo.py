@@ -60,10 +60,10 @@ def _facts(result: Any) -> dict[str, Any]:
         "seconds": round(result.seconds, 1),
         "students": [
             {
-                "trained_on": row.name,
+                "method": row.method,
                 "accuracy": row.accuracy,
                 "images": row.images,
-                "seconds": round(row.synthesis_seconds + row.training_seconds, 1),
+                "seconds": round(row.seconds, 1),
             }
             for row in result.rows
         ],
@@ -71,8 +71,8 @@ def _facts(result: Any) -> dict[str, Any]:
 
 
 NAMES = {
-    "real data, labels only": "student, real data (labels)",
-    "real data, KD": "student, real data (KD)",
+    "scratch": "student, real data (labels)",
+    "real_data": "student, real data (KD)",
     "recorded": "student, NO data: teacher + sidecar",
     "noise": "student, no data: KD on noise",
 }
@@ -81,7 +81,12 @@ NAMES = {
 def _print(facts: dict[str, Any]) -> None:
     rows = [("teacher", f"{100 * facts['teacher_accuracy']:.2f}", "", "")]
     rows += [
-        (NAMES[row["trained_on"]], f"{100 * row['accuracy']:.2f}", row["images"], row["seconds"])
+        (
+            NAMES.get(row["method"], row["method"]),
+            f"{100 * row['accuracy']:.2f}",
+            row["images"],
+            row["seconds"],
+        )
         for row in facts["students"]
     ]
     print_table("Accuracy on test digits", ["", "accuracy %", "images n", "seconds"], rows)

@@ -43,6 +43,9 @@ def command(
     assignments: Assignments = None,
     token: Token = None,
     overwrite: Overwrite = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run of the same settings.")
+    ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -70,6 +73,8 @@ def command(
         require_free(out, overwrite=overwrite)
         evaluation = open_data(eval_data, split="test") if eval_data else None
         progress = TerminalProgress(quiet)
+        if unfinished(out).exists() and not resume:
+            progress.step(f"{unfinished(out)} holds an interrupted run: --resume goes on with it")
         if quiet or as_json or not sys.stderr.isatty():
             hide_bars()
         pulled = resolve_source(where, token=token, progress=progress)
@@ -81,6 +86,8 @@ def command(
             factory=factory,
             device=pick_device(device),
             evaluation=evaluation,
+            checkpoint=unfinished(out),
+            resume=resume,
             progress=progress,
         )
         progress.step(f"saving to {out}")
@@ -90,6 +97,11 @@ def command(
             print_json(facts)
         else:
             _print(facts, out)
+
+
+def unfinished(out: Path) -> Path:
+    """Where an interrupted run waits: a file beside the folder that it would have become."""
+    return out.with_name(out.name + ".unfinished")
 
 
 def _print(facts: dict[str, Any], out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +15,12 @@ TOPICS = ("methods", "architectures", "statistics", "losses")
 
 def command(
     what: Annotated[str, typer.Argument(help=" | ".join(TOPICS))] = "methods",
+    published: Annotated[
+        Path | None,
+        typer.Option(
+            "--for", help="A folder with teacher and sidecar: which methods run, and their terms."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List methods (with their source and needs), architectures, statistics or losses.
@@ -21,7 +28,11 @@ def command(
     Example: dfkd-meta list methods
     """
     with errors_as_text():
-        rows = _rows(what)
+        if published is not None and what != "methods":
+            from dfkd_meta.errors import UsageError
+
+            raise UsageError("--for belongs to 'list methods'")
+        rows = _rows(what) if published is None else _components(published)
         if as_json:
             print_json(rows)
         else:
@@ -44,6 +55,7 @@ def _rows(what: str) -> list[dict[str, Any]]:
                     for alternatives in entry.needs
                 )
                 or "nothing",
+                "student trained meanwhile": "yes" if entry.in_rounds else "no",
             }
             for entry in entries
         ]
@@ -64,3 +76,29 @@ def _rows(what: str) -> list[dict[str, Any]]:
 
 def _summary(what: str, name: str, entry: object) -> dict[str, str]:
     return {what: name, "what it is": (entry.__doc__ or "").strip().split("\n")[0]}
+
+
+COLUMNS = ("adv", "bn", "oh", "balance", "act", "cr", "generator")
+
+
+def _components(published: Path) -> list[dict[str, Any]]:
+    """The component table of the CMI benchmark, read from the recipes for one teacher."""
+    from dfkd_meta.consumer.pipeline import component_table
+    from dfkd_meta.sidecar import read_sidecar
+    from dfkd_meta.teachers import teacher_from_sidecar
+
+    sidecar = read_sidecar(published)
+    table = component_table(teacher_from_sidecar(published, sidecar), sidecar)
+    return [
+        {
+            "method": row.method,
+            **{name: _cell(row.components.get(name)) for name in COLUMNS},
+            "other terms": ", ".join(f"{name} {weight:g}" for name, weight in row.others.items()),
+            "": row.note,
+        }
+        for row in table
+    ]
+
+
+def _cell(value: float | str | None) -> str:
+    return "" if value is None else value if isinstance(value, str) else f"{value:g}"

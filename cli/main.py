@@ -24,6 +24,7 @@ VERBS = [
     "pull",
     "distill",
     "evaluate",
+    "bench",
     "migrate",
     "schema",
     "list",

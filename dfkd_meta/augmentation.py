@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -36,16 +38,32 @@ def roll_batch(images: Tensor, reach: int, generator: torch.Generator) -> Tensor
     return images.roll((down, right), dims=(2, 3))
 
 
-def mix_pairs(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Blend the first ``share`` of a batch with the same rows in another order.
+@dataclass(frozen=True)
+class Blend:
+    """Which rows of a batch are blended: the first ``m``, with other rows among them.
 
-    Each blended row is ``w x_i + (1 - w) x_j`` with its own w uniform in [0, 1] (mixup, Zhang et
-    al. 2018, with a flat weight); labels are left to the teacher. images `n ...`.
+    partner: int64 `m`. weight: float32 `m` in [0, 1], that of a row itself.
     """
-    count = int(len(images) * share)
+
+    partner: Tensor
+    weight: Tensor
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Rows float32 `n ...` (inputs, or class probabilities) with the first m blended."""
+        count = len(self.weight)
+        weight = self.weight.to(rows.device).view(-1, *(1,) * (rows.dim() - 1))
+        partner = rows[self.partner.to(rows.device)]
+        return torch.cat([weight * rows[:count] + (1 - weight) * partner, rows[count:]])
+
+
+def draw_blend(rows: int, share: float, generator: torch.Generator) -> Blend | None:
+    """Blend the first ``share`` of ``rows`` rows with the same rows in another order.
+
+    Each becomes ``w x_i + (1 - w) x_j`` with its own w uniform in [0, 1] (mixup, Zhang et al. 2018,
+    with a flat weight). None when that would be fewer than two rows.
+    """
+    count = int(rows * share)
     if count < 2:
-        return images
-    partner = torch.randperm(count, generator=generator).to(images.device)
-    weight = torch.rand(count, *(1,) * (images.dim() - 1), generator=generator).to(images.device)
-    blended = weight * images[:count] + (1 - weight) * images[partner]
-    return torch.cat([blended, images[count:]])
+        return None
+    partner = torch.randperm(count, generator=generator)
+    return Blend(partner, torch.rand(count, generator=generator))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dfkd_meta.checkpoint import State
+
 
 @dataclass(frozen=True)
 class SyntheticBatch:
@@ -44,16 +46,87 @@ def concatenate(parts: list[SyntheticBatch]) -> SyntheticBatch:
     )
 
 
+class Pool:
+    """The latest ``capacity`` rows added, drawn in shuffled passes.
+
+    Rows that were added start a fresh pass, so that new inputs are used at once.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.added = 0
+        self._images: Tensor | None = None  # grows by doubling up to the capacity, then a ring
+        self._labels: Tensor | None = None
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return min(self.added, self.capacity)
+
+    def add(self, batch: SyntheticBatch) -> None:
+        """Append rows; the oldest make room. Rows without labels make the whole pool unlabeled."""
+        batch = batch.select(torch.arange(len(batch))[-self.capacity :])
+        labeled = batch.labels is not None and (self._labels is not None or not self.added)
+        self._images = self._room(self._images, batch.images, len(batch))
+        self._labels = self._room(self._labels, batch.labels, len(batch)) if labeled else None
+        place = (self.added + torch.arange(len(batch))) % self.capacity
+        self._images[place] = batch.images
+        if self._labels is not None and batch.labels is not None:
+            self._labels[place] = batch.labels
+        self.added += len(batch)
+        self._order = self._order[:0]
+
+    def draw(self, batch_size: int, generator: torch.Generator) -> SyntheticBatch:
+        """The next mini-batch: every row once per pass, in a fresh order each pass.
+
+        A pool smaller than ``batch_size`` is repeated inside a batch.
+        """
+        while len(self._order) < batch_size:
+            self._order = torch.cat([self._order, torch.randperm(len(self), generator=generator)])
+        chosen, self._order = self._order[:batch_size], self._order[batch_size:]
+        return self.contents().select(chosen)
+
+    def contents(self) -> SyntheticBatch:
+        """All rows now in the pool. Raises ValueError when there are none."""
+        if self._images is None:
+            raise ValueError("the pool is empty")
+        count = len(self)
+        labels = None if self._labels is None else self._labels[:count]
+        return SyntheticBatch(self._images[:count], labels)
+
+    def state(self, *, with_rows: bool = True) -> State:
+        """What is left of the current pass; the rows too, unless they can be had again."""
+        state: State = {"added": self.added, "order": self._order}
+        if with_rows and self.added:
+            rows = self.contents()
+            state.update(images=rows.images, labels=rows.labels)
+        return state
+
+    def load_state(self, state: State, device: torch.device) -> None:
+        """Continue from a saved state of a pool of the same capacity (and rows, if not in it)."""
+        self.added, self._order = state["added"], state["order"]
+        if "images" in state:
+            labels = state["labels"]
+            self._images = state["images"].to(device)
+            self._labels = None if labels is None else labels.to(device)
+
+    def _room(self, rows: Tensor | None, new: Tensor | None, count: int) -> Tensor:
+        """``rows`` with room for ``count`` more like ``new``, as far as the capacity goes."""
+        if new is None:
+            raise ValueError("no rows to make room for")
+        have, needed = 0 if rows is None else len(rows), min(self.added + count, self.capacity)
+        if rows is not None and have >= needed:
+            return rows
+        larger = new.new_zeros(min(max(needed, 2 * have), self.capacity), *new.shape[1:])
+        if rows is not None:
+            larger[:have] = rows
+        return larger
+
+
 def shuffled(
     pool: SyntheticBatch, *, batch_size: int, generator: torch.Generator
 ) -> Iterator[SyntheticBatch]:
-    """Endless mini-batches: every row once per pass, in a fresh order each pass.
-
-    A pool smaller than ``batch_size`` is repeated inside a batch.
-    """
-    order = torch.empty(0, dtype=torch.int64)
+    """Endless mini-batches of ``pool``, as ``Pool.draw`` makes them."""
+    rows = Pool(len(pool))
+    rows.add(pool)
     while True:
-        while len(order) < batch_size:
-            order = torch.cat([order, torch.randperm(len(pool), generator=generator)])
-        yield pool.select(order[:batch_size])
-        order = order[batch_size:]
+        yield rows.draw(batch_size, generator)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import Field
 
-from dfkd_meta.comparison import REAL_KD, REAL_LABELS, Row, compare
 from dfkd_meta.config import Config
 from dfkd_meta.consumer.pipeline import DistillConfig
+from dfkd_meta.consumer.run import run_method
 from dfkd_meta.data import open_data
 from dfkd_meta.distillation.evaluation import accuracy
 from dfkd_meta.distillation.training import TrainingConfig
@@ -20,27 +21,44 @@ from dfkd_meta.producer.profiles import ExportConfig, Profile
 from dfkd_meta.producer.train import TrainConfig, train_network
 from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.sidecar import MANIFEST_FILE, TENSOR_FILE, read_sidecar
+from dfkd_meta.synthesis.recipe import methods
 from dfkd_meta.teachers import teacher_from_sidecar
 
 
 class DemoConfig(Config):
-    """The data set and the sizes of the demo; every name is one the other verbs know."""
+    """The data set and the sizes of the demo; every name is one the other verbs know.
+
+    ``students`` are methods with their options (those that use data get ``data``); all are trained
+    on the same schedule.
+    """
 
     data: str = "digits"
     architecture: str = "digits_cnn"
     student: str = "half"
     profile: Profile = "full"
     seed: int = 0
-    teacher_training: TrainingConfig = TrainingConfig(loss="hard", steps=600, batch_size=64, mix=0)
+    teacher_training: TrainingConfig = TrainingConfig(
+        losses={"hard": 1.0}, steps=600, batch_size=64, mix=0
+    )
     student_training: TrainingConfig = TrainingConfig(steps=1_000, batch_size=128)
     students: dict[str, dict[str, Any]] = Field(
         default_factory=lambda: {
-            REAL_LABELS: {},
-            REAL_KD: {},
+            "scratch": {},
+            "real_data": {},
             "recorded": {"drawn_images": 4_000},
             "noise": {"images": 4_000},
         }
     )
+
+
+@dataclass(frozen=True)
+class Row:
+    """One student: its method, test accuracy (a fraction) of the last step, inputs and seconds."""
+
+    method: str
+    accuracy: float
+    images: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -75,12 +93,20 @@ def run_demo(folder: Path, config: DemoConfig, progress: Progress | None = None)
     progress.step("consumer: validating the sidecar and loading the teacher from disk")
     sidecar = read_sidecar(folder)
     teacher = teacher_from_sidecar(folder, sidecar)
-    run = DistillConfig(
-        student=config.student,
-        seed=config.seed,
-        training=config.student_training,
-    )
-    rows = list(compare(teacher, sidecar, (train, test), config.students, run, progress))
+    rows = []
+    for method, options in config.students.items():
+        uses_data = "data" in methods.get(method).config.model_fields
+        run = DistillConfig(
+            method=method,
+            student=config.student,
+            seed=config.seed,
+            options={"data": config.data, **options} if uses_data else options,
+            training=config.student_training,
+        )
+        progress.step(f"student by: {method}")
+        outcome = run_method(teacher, sidecar, run, torch.device("cpu"), progress=progress)
+        score = accuracy(outcome.student.module, test, teacher.inputs)
+        rows.append(Row(method, score, outcome.images, sum(outcome.seconds.values())))
     size = sum((folder / name).stat().st_size for name in (MANIFEST_FILE, TENSOR_FILE))
     return DemoResult(
         folder=folder,

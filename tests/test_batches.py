@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dfkd_meta.augmentation import mix_pairs, roll_batch, shift_each
-from dfkd_meta.batches import SyntheticBatch, concatenate, shuffled
+from dfkd_meta.augmentation import draw_blend, roll_batch, shift_each
+from dfkd_meta.batches import Pool, SyntheticBatch, concatenate, shuffled
 
 
 def seeded() -> torch.Generator:
@@ -24,6 +24,48 @@ def test_every_row_comes_once_per_pass(rows: int, batch_size: int) -> None:
     seen = torch.cat([batch.labels for batch in taken if batch.labels is not None])
     assert torch.equal(seen.bincount(minlength=rows), torch.full((rows,), batch_size))
     assert all(torch.equal(b.images[:, 0].long(), b.labels) for b in taken)
+
+
+def numbered(first: int, count: int) -> SyntheticBatch:
+    rows = torch.arange(first, first + count)
+    return SyntheticBatch(rows[:, None].float(), rows)
+
+
+@given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=6), capacity=st.integers(1, 12))
+def test_a_pool_keeps_the_latest_rows(sizes: list[int], capacity: int) -> None:
+    pool, added = Pool(capacity), 0
+    for size in sizes:
+        pool.add(numbered(added, size))
+        added += size
+        rows = pool.contents()
+        assert rows.labels is not None
+        assert sorted(rows.labels.tolist()) == list(range(max(0, added - capacity), added))
+        assert torch.equal(rows.images[:, 0].long(), rows.labels)
+        assert len(pool) == len(rows) == min(added, capacity)
+
+
+def test_new_rows_are_drawn_at_once_and_a_saved_pass_goes_on() -> None:
+    pool, generator = Pool(8), seeded()
+    pool.add(numbered(0, 4))
+    pool.draw(2, generator)
+    pool.add(numbered(4, 4))
+    drawn = pool.draw(8, generator)
+    assert drawn.labels is not None
+    assert sorted(drawn.labels.tolist()) == list(range(8))
+    pool.draw(3, generator)
+    copy = Pool(8)
+    copy.load_state(pool.state(), torch.device("cpu"))
+    rest = [p.draw(5, generator).images for p in (pool, copy)]  # no new pass begins in these
+    assert torch.equal(*rest)
+
+
+def test_rows_without_labels_make_a_pool_unlabeled() -> None:
+    pool = Pool(9)
+    pool.add(numbered(0, 2))
+    pool.add(SyntheticBatch(torch.zeros(2, 1)))
+    assert pool.contents().labels is None
+    pool.add(numbered(0, 2))
+    assert pool.contents().labels is None
 
 
 def test_concatenating_keeps_labels_only_when_all_have_them() -> None:
@@ -53,17 +95,22 @@ def test_augmentation_leaves_flat_inputs_and_zero_reach_alone() -> None:
     assert shift_each(image, 0, seeded()) is image
 
 
-def test_mixing_blends_the_first_share_and_keeps_its_mean() -> None:
-    images = torch.rand(10, 2, 3, 3)
-    mixed = mix_pairs(images, 0.5, seeded())
+def test_mixing_blends_the_first_share_of_inputs_and_labels_alike() -> None:
+    images, labels = torch.rand(10, 2, 3, 3), torch.eye(10)
+    blend = draw_blend(10, 0.5, seeded())
+    assert blend is not None
+    mixed, shares = blend(images), blend(labels)
     assert torch.equal(mixed[5:], images[5:])
     assert not torch.equal(mixed[:5], images[:5])
-    assert mixed.min() >= images.min()
-    assert mixed.max() <= images.max()
-    assert mix_pairs(images, 0.1, seeded()) is images
+    assert torch.allclose(shares.sum(1), torch.ones(10))
+    assert torch.allclose(torch.einsum("ni,i...->n...", shares, images), mixed, atol=1e-6)
+    assert draw_blend(10, 0.1, seeded()) is None
 
 
 def test_augmentation_repeats_under_one_seed() -> None:
     images = torch.rand(8, 1, 6, 6)
     assert torch.equal(shift_each(images, 2, seeded()), shift_each(images, 2, seeded()))
-    assert torch.equal(mix_pairs(images, 1.0, seeded()), mix_pairs(images, 1.0, seeded()))
+    one, two = draw_blend(8, 1.0, seeded()), draw_blend(8, 1.0, seeded())
+    assert one is not None
+    assert two is not None
+    assert torch.equal(one(images), two(images))

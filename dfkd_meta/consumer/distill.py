@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
-from dfkd_meta.batches import SyntheticBatch
-from dfkd_meta.consumer.pipeline import (
-    DistillConfig,
-    check_student,
-    make_pool,
-    make_recipe,
-    train_student,
-)
+from dfkd_meta.consumer.pipeline import DistillConfig
+from dfkd_meta.consumer.run import Outcome, run_method
 from dfkd_meta.data import Dataset
 from dfkd_meta.distillation.evaluation import accuracy, agreement
-from dfkd_meta.distillation.students import Student
 from dfkd_meta.hub import PulledSidecar
 from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.sidecar import Sidecar, read_sidecar
 from dfkd_meta.teachers import Teacher, teacher_from_sidecar
 
 
-@dataclass
+@dataclass(frozen=True)
 class DistillRun:
-    """A finished run: what went in, what came out, and how long each part took.
+    """A finished run: what went in and what came out.
 
-    ``agreement`` is the fraction of the synthetic inputs on which student and teacher name the same
+    ``agreement`` is the fraction of the inputs kept on which student and teacher name the same
     class; ``accuracy`` the student's top-1 accuracy on the evaluation data, if any was named.
     """
 
@@ -37,12 +30,10 @@ class DistillRun:
     teacher: Teacher
     config: DistillConfig
     device: torch.device
-    pool: SyntheticBatch
-    student: Student
+    outcome: Outcome
     agreement: float
     accuracy: float | None = None
     evaluated_on: str | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def distill(
@@ -52,47 +43,49 @@ def distill(
     factory: str | None = None,
     device: torch.device | None = None,
     evaluation: Dataset | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
     progress: Progress | None = None,
 ) -> DistillRun:
     """Make inputs from teacher and sidecar, train a student on them, and measure it.
 
     ``factory`` is the caller's own ``module:function`` for a teacher whose source is ``local``. The
-    evaluation data are looked at after training only. Raises SidecarError, TeacherError,
-    MethodError, UsageError.
+    evaluation data are looked at after training only. ``checkpoint`` and ``resume`` are those of
+    ``run_method``. Raises SidecarError, TeacherError, MethodError, UsageError.
     """
     progress = progress or Silent()
     device = device or torch.device("cpu")
-    seconds: dict[str, float] = {}
     progress.step("checking the sidecar and its digests")
     sidecar = read_sidecar(pulled.folder)
     progress.step(f"loading the teacher {sidecar.manifest.teacher.architecture}")
     teacher = teacher_from_sidecar(pulled.folder, sidecar, factory=factory).to(device)
-    check_student(teacher, config)
-    recipe = make_recipe(teacher, sidecar, config, device)
-
-    progress.step(f"synthesizing {recipe.images} inputs with method {config.method}")
-    started = time.perf_counter()
-    pool = make_pool(teacher, recipe, config, progress)
-    seconds["synthesis"] = time.perf_counter() - started
-
-    progress.step(f"training the student {config.student} for {config.training.steps} steps")
-    started = time.perf_counter()
-    student = train_student(teacher, pool, config, device, progress)
-    seconds["training"] = time.perf_counter() - started
-
-    run = DistillRun(
+    progress.step(
+        f"distilling a student {config.student!r} with method {config.method!r}, "
+        f"{config.training.steps:,} student steps"
+    )
+    outcome = run_method(
+        teacher,
+        sidecar,
+        config,
+        device,
+        checkpoint=checkpoint,
+        resume=resume,
+        progress=progress,
+    )
+    module = outcome.student.module
+    score = place = None
+    if evaluation is not None:
+        place = f"{evaluation.name} ({evaluation.split})"
+        progress.step(f"evaluating on {place}")
+        score = accuracy(module, evaluation, teacher.inputs)
+    return DistillRun(
         pulled=pulled,
         sidecar=sidecar,
         teacher=teacher,
         config=config,
         device=device,
-        pool=pool,
-        student=student,
-        agreement=agreement(student.module, teacher, pool.images),
-        seconds=seconds,
+        outcome=outcome,
+        agreement=agreement(module, teacher, outcome.pool.images),
+        accuracy=score,
+        evaluated_on=place,
     )
-    if evaluation is not None:
-        progress.step(f"evaluating on {evaluation.name} ({evaluation.split})")
-        run.accuracy = accuracy(student.module, evaluation, teacher.inputs)
-        run.evaluated_on = f"{evaluation.name} ({evaluation.split})"
-    return run

@@ -1,36 +1,44 @@
-"""The two halves of a distillation, put together: make inputs, train a student on them."""
+"""What decides a distillation, and the recipe that follows from it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from pydantic import Field
 
-from dfkd_meta.batches import SyntheticBatch, shuffled
 from dfkd_meta.config import Config
 from dfkd_meta.distillation.losses import losses
-from dfkd_meta.distillation.students import Student, build_student
-from dfkd_meta.distillation.training import TrainingConfig, fit
-from dfkd_meta.progress import Progress
-from dfkd_meta.seeding import derive_seed, generator_for
+from dfkd_meta.distillation.students import build_student
+from dfkd_meta.distillation.training import TrainingConfig
+from dfkd_meta.errors import MethodError
+from dfkd_meta.seeding import generator_for
 from dfkd_meta.sidecar import Sidecar
-from dfkd_meta.synthesis.engine import Synthesizer
 from dfkd_meta.synthesis.recipe import MethodContext, Recipe, methods
 from dfkd_meta.teachers import Teacher
+
+
+class TermConfig(Config):
+    """What can be changed about one term of a method."""
+
+    weight: float
 
 
 class DistillConfig(Config):
     """Everything that decides a student, besides teacher and sidecar.
 
-    ``options`` are those of the method, ``weights`` replaces weights of its terms by name.
+    ``options`` are those of the method; ``terms`` changes the weights of its terms by name
+    (``terms.bn.weight=10``); ``images`` replaces the number of inputs that a method makes before
+    the student is trained.
     """
 
     method: str = "recorded"
     student: str = "half"
     seed: int = 0
+    images: int | None = Field(None, ge=1)
     options: dict[str, Any] = Field(default_factory=dict)
-    weights: dict[str, float] = Field(default_factory=dict)
+    terms: dict[str, TermConfig] = Field(default_factory=dict)
     training: TrainingConfig = TrainingConfig()
 
 
@@ -39,7 +47,8 @@ def check_student(teacher: Teacher, config: DistillConfig) -> None:
 
     Raises UsageError (no such student or loss), TeacherError (it cannot be built).
     """
-    losses.get(config.training.loss)
+    for name in config.training.losses or {}:
+        losses.get(name)
     with torch.device("meta"):
         build_student(config.student, teacher, seed=0)
 
@@ -48,40 +57,44 @@ def make_recipe(
     teacher: Teacher, sidecar: Sidecar, config: DistillConfig, device: torch.device
 ) -> Recipe:
     """The recipe of ``config.method``. Raises MethodError (needs) or UsageError (options)."""
-    context = MethodContext(teacher, sidecar, device)
-    return methods.get(config.method).recipe(context, config.options).reweighted(config.weights)
+    context = MethodContext(teacher, sidecar, device, generator_for(config.seed, "weights"))
+    weights = {name: term.weight for name, term in config.terms.items()}
+    recipe = methods.get(config.method).recipe(context, config.options).reweighted(weights)
+    if config.images is None or recipe.given is not None:
+        return recipe
+    return replace(recipe, images=config.images)
 
 
-def make_pool(
-    teacher: Teacher, recipe: Recipe, config: DistillConfig, progress: Progress | None = None
-) -> SyntheticBatch:
-    """All synthetic inputs of a run, on the CPU."""
-    generator = generator_for(config.seed, "synthesis")
-    return Synthesizer(teacher, recipe, generator).make_pool(progress)
+@dataclass(frozen=True)
+class ComponentRow:
+    """What one method is made of for one teacher: see ``Recipe.components``.
 
-
-def train_student(
-    teacher: Teacher,
-    pool: SyntheticBatch,
-    config: DistillConfig,
-    device: torch.device,
-    progress: Progress | None = None,
-) -> Student:
-    """A fresh student trained on ``pool`` (synthetic or real) with the teacher's answers.
-
-    The student's start, the order of the batches and their augmentation depend on ``config.seed``
-    alone, so that two pools can be compared under one and the same schedule.
+    ``others`` are the weights of terms outside the component table; ``note`` says what stands in
+    for what, or why the method cannot run.
     """
-    student = build_student(config.student, teacher, seed=derive_seed(config.seed, "student"))
-    generator = generator_for(config.seed, "training")
-    stream = shuffled(pool.to(device), batch_size=config.training.batch_size, generator=generator)
-    taught_by = None if config.training.loss == "hard" else teacher
-    fit(
-        student.module.to(device),
-        stream,
-        config.training,
-        generator,
-        teacher=taught_by,
-        progress=progress,
-    )
-    return student
+
+    method: str
+    components: dict[str, float | str] = field(default_factory=dict)
+    others: dict[str, float] = field(default_factory=dict)
+    note: str = ""
+
+
+def component_table(teacher: Teacher, sidecar: Sidecar) -> list[ComponentRow]:
+    """A row per method that synthesizes, from its recipe with default options."""
+    rows = []
+    for name in methods.names():
+        method = methods.get(name)
+        if "data" in method.config.model_fields:
+            continue
+        try:
+            recipe = method.recipe(MethodContext(teacher, sidecar, teacher.device), {})
+        except MethodError as error:
+            rows.append(ComponentRow(name, note=f"cannot run: {error.message}"))
+            continue
+        others = {
+            key: item.weight
+            for key, item in recipe.terms.items()
+            if item.weight and not item.term.component
+        }
+        rows.append(ComponentRow(name, recipe.components(), others, "; ".join(recipe.notes)))
+    return rows

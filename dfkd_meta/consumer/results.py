@@ -17,7 +17,7 @@ from dfkd_meta.folders import new_folder
 from dfkd_meta.hub import StudentFacts, student_card
 from dfkd_meta.report.grid import grid_png
 from dfkd_meta.sidecar import MANIFEST_FILE, sha256_file
-from dfkd_meta.teachers import save_model
+from dfkd_meta.teachers import denormalize, save_model
 
 GRID_IMAGES = 100
 
@@ -27,16 +27,17 @@ def save_run(run: DistillRun, out: Path) -> None:
 
     ``model.safetensors`` and ``config.json`` are the plain student; ``README.md`` its model card;
     ``run.json`` everything needed to repeat the run; ``synthetic.safetensors`` the inputs
-    (float16 `n ...`, model-normalized) and labels; ``synthetic.png`` the first of them.
+    (float16 `n ...`, raw values as data have them, so that any command can read them as data) and
+    labels; ``synthetic.png`` some of them.
     """
     facts = describe(run)
     with new_folder(out) as folder:
         save_model(
             folder,
-            run.student.module,
+            run.outcome.student.module,
             source="builtin",
-            architecture=run.student.architecture,
-            arguments=run.student.arguments,
+            architecture=run.outcome.student.architecture,
+            arguments=run.outcome.student.arguments,
             inputs=run.teacher.inputs,
             outputs=run.teacher.outputs,
             extra={"distilled_from": facts["teacher"]},
@@ -68,16 +69,19 @@ def describe(run: DistillRun) -> dict[str, Any]:
         },
         "config": run.config.model_dump(mode="json"),
         "student": {
-            "architecture": run.student.architecture,
-            "arguments": run.student.arguments,
-            "parameters": sum(p.numel() for p in run.student.module.parameters()),
+            "architecture": run.outcome.student.architecture,
+            "arguments": run.outcome.student.arguments,
+            "parameters": sum(p.numel() for p in run.outcome.student.module.parameters()),
         },
         "result": {
-            "images": len(run.pool),
+            "images": run.outcome.images,
+            "student_steps": run.outcome.student_steps,
             "agreement_on_synthetic": run.agreement,
             "accuracy": run.accuracy,
             "evaluated_on": run.evaluated_on,
-            "seconds": {part: round(value, 2) for part, value in run.seconds.items()},
+            "seconds": _rounded(run.outcome.seconds),
+            "cpu_seconds": _rounded(run.outcome.cpu_seconds),
+            "notes": run.outcome.notes,
         },
     }
 
@@ -106,11 +110,15 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _rounded(seconds: dict[str, float]) -> dict[str, float]:
+    return {part: round(value, 2) for part, value in seconds.items()}
+
+
 def _card_facts(run: DistillRun, facts: dict[str, Any], name: str) -> StudentFacts:
     manifest = run.sidecar.manifest
     return StudentFacts(
         name=name,
-        architecture=run.student.architecture,
+        architecture=run.outcome.student.architecture,
         parameters=facts["student"]["parameters"],
         teacher=run.pulled.repo_id or run.pulled.folder.name,
         commit=run.pulled.commit,
@@ -129,12 +137,14 @@ def _card_facts(run: DistillRun, facts: dict[str, Any], name: str) -> StudentFac
 
 
 def _save_inputs(run: DistillRun, folder: Path) -> None:
-    tensors = {"images": run.pool.images.half().contiguous()}
-    if run.pool.labels is not None:
-        tensors["labels"] = run.pool.labels.contiguous()
+    pool = run.outcome.pool
+    raw = denormalize(pool.images, run.teacher.inputs)
+    tensors = {"images": raw.half().contiguous()}
+    if pool.labels is not None:
+        tensors["labels"] = pool.labels.contiguous()
     save_file(tensors, folder / "synthetic.safetensors")
-    spread = torch.linspace(0, len(run.pool) - 1, min(GRID_IMAGES, len(run.pool))).long()
-    chosen = run.pool.select(spread)
+    spread = torch.linspace(0, len(pool) - 1, min(GRID_IMAGES, len(pool))).long()
+    chosen = pool.select(spread)
     order = (
         torch.arange(len(chosen)) if chosen.labels is None else chosen.labels.argsort(stable=True)
     )

@@ -2,38 +2,227 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from dfkd_meta.augmentation import mix_pairs, shift_each
+from dfkd_meta.augmentation import draw_blend, shift_each
 from dfkd_meta.batches import SyntheticBatch
+from dfkd_meta.checkpoint import State
 from dfkd_meta.config import Config
-from dfkd_meta.distillation.losses import losses
-from dfkd_meta.errors import MethodError
+from dfkd_meta.distillation.objective import Objective, choose_losses
+from dfkd_meta.distillation.optimization import (
+    Average,
+    OptimizerName,
+    copy_state,
+    limit_norms,
+    make_optimizer,
+    one_cycle,
+    set_pace,
+)
+from dfkd_meta.distillation.pairs import Pair
+from dfkd_meta.errors import MethodError, UsageError
 from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.seeding import layers_draw_from
 from dfkd_meta.teachers import Teacher
+
+Weight = Annotated[float, Field(ge=0)]
 
 
 class TrainingConfig(Config):
     """How a network is trained.
 
-    ``loss`` names a registered loss; ``shift`` moves each image by up to that fraction of its size
-    (at least one pixel, 0 for none); ``mix`` blends that share of a batch pairwise (needs a
-    teacher, who labels the blends); learning rate follows one cycle (Smith & Topin 2018).
+    ``losses`` maps registered losses to weights (default: what the method asks for, else
+    ``{kd = 1}``), ``loss_options`` their names to their options. ``pairs`` names the (teacher,
+    student) layers that losses on features compare; by default they are matched by resolution.
+
+    ``shift`` moves each image by up to that fraction of its size (at least one pixel, 0 for none);
+    ``jitter``, a number of pixels, takes its place when given. ``mix`` blends that share of a batch
+    pairwise, labels too; it needs a loss with a teacher, who answers for the blends.
+
+    ``optimizer`` is ``adamw`` or ``sgd`` (which wants a learning rate near 0.1); the rate follows
+    one cycle (Smith & Topin 2018). ``max_norm`` bounds the norm of each hidden unit's incoming
+    weights; ``ema`` makes the student the moving average of its weights with that decay.
     """
 
-    loss: str = "kd"
+    losses: dict[str, Weight] | None = None
+    loss_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    pairs: list[tuple[str, str]] | None = None
     steps: int = Field(4_000, ge=1)
     batch_size: int = Field(256, ge=2, le=2**20)
+    optimizer: OptimizerName = "adamw"
     learning_rate: float = Field(3e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     temperature: float = Field(4.0, gt=0)
     shift: float = Field(1 / 16, ge=0, lt=0.5)
+    jitter: int | None = Field(None, ge=0, le=2**10)
     mix: float = Field(0.5, ge=0, le=1)
+    max_norm: float | None = Field(None, gt=0)
+    ema: float | None = Field(None, gt=0, lt=1)
+
+
+class Trainer:
+    """A student in training: one optimizer step per batch, resumable after any of them.
+
+    The result depends on the batches and the generator alone, not on how steps are cut into calls
+    or interrupted by ``state`` and ``load_state``. There is no selection of a best step.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        config: TrainingConfig,
+        generator: torch.Generator,
+        *,
+        teacher: Teacher | None = None,
+        losses: Mapping[str, float] | None = None,
+    ) -> None:
+        """``losses`` is what the method asks for where ``config`` names none.
+
+        Raises UsageError when a loss does not exist, or lacks a teacher or matching layers.
+        """
+        self.student = student
+        self.config = config
+        self.generator = generator
+        self.steps_done = 0
+        self.objective = Objective(
+            student,
+            choose_losses(named_losses(config, losses), config.loss_options),
+            generator,
+            teacher=teacher,
+            temperature=config.temperature,
+            named=config.pairs,
+        )
+        projections = self.objective.projections
+        parameters = [*student.parameters(), *projections.parameters()]
+        self.optimizer = make_optimizer(config.optimizer, parameters, config.weight_decay)
+        self.average = None if config.ema is None else Average(student, config.ema)
+        self._announced = False
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """The layers of teacher and student that losses compare; empty without such losses."""
+        return self.objective.pairs
+
+    @property
+    def notes(self) -> list[str]:
+        """What to show before training: the matched layers, and what will not be trained."""
+        notes = [f"matched layers: {line}" for line in self.objective.describe()]
+        if all(part.loss.least_pairs for part in self.objective.parts):
+            notes.append("no loss looks at the logits, so the last layer stays as it is; add kd")
+        return notes
+
+    def train(
+        self, stream: Iterator[SyntheticBatch], steps: int, progress: Progress | None = None
+    ) -> None:
+        """``steps`` more steps on the batches of ``stream``; the first call reports ``notes``.
+
+        Raises as ``step``, and MethodError when the stream ends.
+        """
+        progress = progress or Silent()
+        if not self._announced:
+            self._announced = True
+            for note in self.notes:
+                progress.step(note)
+        for _ in progress.track(range(steps), total=steps, what="training"):
+            batch = next(stream, None)
+            if batch is None:
+                raise MethodError(f"the inputs ended after {self.steps_done} steps")
+            self.step(batch)
+
+    def step(self, batch: SyntheticBatch) -> None:
+        """One optimizer step.
+
+        Raises MethodError when the loss becomes NaN or infinite, UsageError when a loss needs
+        labels that the batch lacks or all ``config.steps`` of the schedule are done.
+        """
+        config, device = self.config, next(self.student.parameters()).device
+        if self.steps_done >= config.steps:
+            raise UsageError(
+                f"all {config.steps} steps are done", hint="set training.steps to more of them"
+            )
+        set_pace(self.optimizer, *one_cycle(self.steps_done, config.steps, config.learning_rate))
+        self.student.train()
+        images, labels = self._view(batch.to(device))
+        with layers_draw_from(self.generator, device):
+            loss = self.objective(images, labels)
+        if not torch.isfinite(loss):
+            raise MethodError(
+                f"the training loss became {loss.item()} at step {self.steps_done}",
+                hint="lower the learning rate: --set training.learning_rate=...",
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        self.optimizer.step()
+        self.steps_done += 1
+        if config.max_norm is not None:
+            limit_norms(self.student, config.max_norm)
+        if self.average is not None:
+            self.average.update(self.student, self.steps_done)
+
+    def finish(self) -> nn.Module:
+        """The student in eval mode, with its averaged weights where ``ema`` is set."""
+        if self.average is not None:
+            self.student.load_state_dict(self.average.values)
+        return self.student.eval()
+
+    def state(self) -> State:
+        """All that the next step depends on, besides the batches, as copies."""
+        return copy_state(
+            {
+                "steps_done": self.steps_done,
+                "student": dict(self.student.state_dict()),
+                "projections": dict(self.objective.projections.state_dict()),
+                "optimizer": self.optimizer.state_dict()["state"],
+                "average": None if self.average is None else self.average.values,
+                "generator": self.generator.get_state(),
+            }
+        )
+
+    def load_state(self, state: State) -> None:
+        """Continue from a ``state`` of a trainer of the same student and configuration."""
+        state = copy_state(state)
+        self.steps_done = state["steps_done"]
+        self.student.load_state_dict(state["student"])
+        self.objective.projections.load_state_dict(state["projections"])
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
+        if self.average is not None:
+            for name, value in state["average"].items():
+                self.average.values[name].copy_(value)
+        self.generator.set_state(state["generator"])
+
+    def _view(self, batch: SyntheticBatch) -> tuple[Tensor, Tensor | None]:
+        """The batch as this step sees it: each image shifted, some blended, labels likewise."""
+        config, images = self.config, batch.images
+        reach = config.jitter
+        if reach and images.dim() != 4:
+            raise UsageError(
+                f"jitter moves images, and these inputs have the shape {list(images.shape[1:])}"
+            )
+        if reach is None:
+            reach = max(1, round(config.shift * images.shape[-1])) if config.shift else 0
+        images = shift_each(images, reach, self.generator)
+        teacher = self.objective.teacher
+        blend = draw_blend(len(images), config.mix, self.generator) if teacher else None
+        if blend is None or teacher is None:
+            return images, batch.labels
+        if batch.labels is None:
+            return blend(images), None
+        return blend(images), blend(F.one_hot(batch.labels, teacher.outputs.num_classes).float())
+
+
+def named_losses(
+    config: TrainingConfig, losses: Mapping[str, float] | None = None
+) -> Mapping[str, float]:
+    """The weights that count: the configuration's, else the method's ``losses``, else Hinton's."""
+    if config.losses is not None:
+        return config.losses
+    return {"kd": 1.0} if losses is None else losses
 
 
 def fit(
@@ -47,46 +236,8 @@ def fit(
 ) -> nn.Module:
     """Train ``student`` in place on ``config.steps`` batches and return it in eval mode.
 
-    The last weights are kept: there is no selection of a best step. Raises MethodError when the
-    loss becomes NaN or infinite, UsageError when the loss lacks what it needs.
+    Raises as ``Trainer`` and ``Trainer.step``.
     """
-    loss_of = losses.get(config.loss)
-    optimizer = torch.optim.AdamW(
-        student.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
-    # One cycle needs a step to warm up and one to cool down.
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, total_steps=max(config.steps, 2)
-    )
-    student.train()
-    steps = (progress or Silent()).track(range(config.steps), total=config.steps, what="training")
-    device = next(student.parameters()).device
-    with layers_draw_from(generator, device):
-        for step in steps:
-            batch = next(stream)
-            images = _augment(batch.images, config, generator, mix=teacher is not None)
-            taught = _teach(teacher, images)
-            loss = loss_of(student(images), taught, batch.labels, config.temperature)
-            if not torch.isfinite(loss):
-                raise MethodError(
-                    f"the training loss became {loss.item()} at step {step}",
-                    hint="lower the learning rate: --set training.learning_rate=...",
-                )
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            optimizer.step()
-            schedule.step()
-    return student.eval()
-
-
-def _augment(
-    images: Tensor, config: TrainingConfig, generator: torch.Generator, *, mix: bool
-) -> Tensor:
-    reach = max(1, round(config.shift * images.shape[-1])) if config.shift else 0
-    images = shift_each(images, reach, generator)
-    return mix_pairs(images, config.mix, generator) if mix else images
-
-
-@torch.no_grad()
-def _teach(teacher: Teacher | None, images: Tensor) -> Tensor | None:
-    return None if teacher is None else teacher(images)
+    trainer = Trainer(student, config, generator, teacher=teacher)
+    trainer.train(stream, config.steps, progress)
+    return trainer.finish()

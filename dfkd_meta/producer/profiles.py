@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -16,9 +17,10 @@ from dfkd_meta.sidecar import StatisticRecord, Tap
 from dfkd_meta.sidecar.checks.profiles import broken_promises
 from dfkd_meta.sidecar.manifest import CREATED, Name
 from dfkd_meta.statistics import MIN_COUNT, RecordRequest, feature_count
-from dfkd_meta.statistics.base import Scope
+from dfkd_meta.statistics.base import Reduction, Scope
 from dfkd_meta.statistics.kinds.batchnorm import batchnorm_paths
 from dfkd_meta.statistics.kinds.dropout import dropout_sites
+from dfkd_meta.statistics.kinds.spectrum import DEFAULT_KEPT
 from dfkd_meta.teachers import ActivationTap, Teacher, last_hidden_tap
 
 Profile = Literal["minimal", "standard", "full"]
@@ -33,6 +35,10 @@ class ExportConfig(Config):
     ``hidden_rank``, above ``hidden_covariance_cap`` there is none, above ``input_cap`` the input
     has none. ``value_cap`` bounds the numbers in one tensor: a larger Cholesky factor becomes a
     factor of rank ``input_rank``, or is left out of the soft targets.
+
+    A spectrum keeps ``kept_fraction`` of its coefficients, but no more than leave ``spectrum_cap``
+    numbers in all bases together (none, if that is too few for one); a graph of more than
+    ``spectrum_unit_cap`` units has a node per channel instead.
     """
 
     profile: Profile = "standard"
@@ -49,6 +55,9 @@ class ExportConfig(Config):
     hidden_covariance_cap: int = 2_048
     cholesky_cap: int = 256
     value_cap: int = 2**24
+    kept_fraction: float = Field(DEFAULT_KEPT, gt=0, le=1)
+    spectrum_unit_cap: int = 4_096
+    spectrum_cap: int = 2**19
 
     batch_size: int = Field(256, ge=1)
     limit: int | None = Field(None, ge=1)
@@ -137,7 +146,7 @@ class _Planner:
             yield self._covariance(self.last_hidden, None)
 
     def full(self) -> Iterator[RecordRequest]:
-        """The input itself, and covariances everywhere."""
+        """The input itself, covariances everywhere, and the spectra of layers taken together."""
         config = self.config
         for tap in (t for t in self.places if t.linear_in_input):
             features = math.prod(tap.shape)
@@ -157,6 +166,33 @@ class _Planner:
                 tap, None if features <= config.cholesky_cap else config.hidden_rank
             )
         yield self._covariance(self.output, None)
+        if self.per_class == "per_class":  # a spectrum of no class says too little to be read
+            yield from self._spectra()
+
+    def _layers(self) -> list[Tap]:
+        """The nodes of the network's graph: the input, and what each layer puts out.
+
+        The input stands for the layers that are linear in it.
+        """
+        outputs = [tap for tap in self._hidden() if tap.side == "output"]
+        return [tap for tap in self.places if not tap.module and tap.side == "input"] + outputs
+
+    def _spectra(self) -> Iterator[RecordRequest]:
+        """Spectra of the network's graph and of each pair of layers, all within the cap."""
+        config, layers = self.config, self._layers()
+        pairs = list(pairwise(layers))
+        graphs = [tuple(layers), *pairs] if len(pairs) > 1 else pairs
+        nodes: list[Reduction] = [
+            "unit" if feature_count(taps, "unit") <= config.spectrum_unit_cap else "pooled"
+            for taps in graphs
+        ]
+        sizes = [feature_count(*graph) for graph in zip(graphs, nodes, strict=True)]
+        room = config.spectrum_cap // max(1, self.groups * sum(sizes))
+        for taps, reduction, size in zip(graphs, nodes, sizes, strict=True):
+            if kept := min(max(1, round(config.kept_fraction * size)), room):
+                params = {"kept_fraction": kept / size, "seed": config.seed}
+                ids = tuple(tap.id for tap in taps)
+                yield RecordRequest("spectrum", ids, reduction, "per_class", params)
 
     def _hidden(self) -> list[Tap]:
         return [tap for tap in self.places if not tap.linear_in_input]

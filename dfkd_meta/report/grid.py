@@ -28,7 +28,7 @@ def grid_png(
     low, high = inputs.value_range
     unit = (denormalize(images, inputs) - low) / (high - low)
     pixels = (unit * 255).round().byte().cpu().numpy()
-    return _encode(_tile(pixels, columns).repeat(scale, axis=0).repeat(scale, axis=1))
+    return encode_png(_tile(pixels, columns).repeat(scale, axis=0).repeat(scale, axis=1))
 
 
 def _tile(pixels: np.ndarray, columns: int) -> np.ndarray:
@@ -41,7 +41,7 @@ def _tile(pixels: np.ndarray, columns: int) -> np.ndarray:
     return canvas.transpose(0, 2, 1, 3, 4).reshape(rows * (height + 1), columns * (width + 1), -1)
 
 
-def _encode(picture: np.ndarray) -> bytes:
+def encode_png(picture: np.ndarray) -> bytes:
     """uint8 `h w c` (c = 1 gray or 3 RGB) as PNG (RFC 2083, 8 bit, no interlace, filter 0)."""
     height, width, channels = picture.shape
     header = struct.pack(">IIBBBBB", width, height, 8, 2 if channels == 3 else 0, 0, 0, 0)

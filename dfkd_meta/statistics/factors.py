@@ -32,7 +32,7 @@ def top_eigenpairs(covariance: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """The largest eigenvalues `g k`, descending, and eigenvectors as rows `g k f`."""
     values, vectors = torch.linalg.eigh(covariance)
     top_values, top_vectors = values[..., -rank:].flip(-1), vectors[..., -rank:].flip(-1).mT
-    return top_values.clamp(min=0), _orient(top_vectors)
+    return top_values.clamp(min=0), orient(top_vectors)
 
 
 def nystrom_eigenpairs(sketch: Tensor, test_matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -52,7 +52,7 @@ def nystrom_eigenpairs(sketch: Tensor, test_matrix: Tensor, rank: int) -> tuple[
     left, singular, _ = torch.linalg.svd(
         sketch @ (vectors * inverse_root.unsqueeze(-2)), full_matrices=False
     )
-    return singular[..., :rank].square(), _orient(left[..., :rank].mT)
+    return singular[..., :rank].square(), orient(left[..., :rank].mT)
 
 
 def split_residual(values: Tensor, vectors: Tensor, trace: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,7 +75,17 @@ def split_residual(values: Tensor, vectors: Tensor, trace: Tensor) -> tuple[Tens
     return scale.unsqueeze(-1) * vectors, residual.squeeze(-1)
 
 
-def _orient(rows: Tensor) -> Tensor:
+def orient(rows: Tensor) -> Tensor:
     """Flip each row `... f` so that its largest entry is positive: one factor for one matrix."""
     largest = rows.abs().argmax(-1, keepdim=True)
     return rows * torch.where(rows.gather(-1, largest) < 0, -1.0, 1.0).to(rows)
+
+
+def sketch_matrix(features: int, columns: int, seed: int) -> Tensor:
+    """Orthonormal Gaussian columns `f l` to sketch a covariance with: one matrix for one seed."""
+    generator = torch.Generator().manual_seed(seed)
+    gaussian = torch.randn(
+        features, min(columns, features), generator=generator, dtype=torch.float64
+    )
+    orthonormal: Tensor = torch.linalg.qr(gaussian).Q
+    return orthonormal

@@ -2,75 +2,189 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
-from dfkd_meta.batches import SyntheticBatch, concatenate
+import torch
+from torch import Tensor, nn
+
+from dfkd_meta.batches import SyntheticBatch
+from dfkd_meta.checkpoint import State, generator_state, load_generator_state
 from dfkd_meta.errors import MethodError
-from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.sidecar import Tap
-from dfkd_meta.synthesis.recipe import Recipe, StepState
+from dfkd_meta.synthesis.guard import CollapseGuard
+from dfkd_meta.synthesis.recipe import Recipe, Weighted
 from dfkd_meta.synthesis.targets import Targets
+from dfkd_meta.synthesis.terms.base import StepState, Term
 from dfkd_meta.teachers import ActivationTap, Teacher
 
 
 class Synthesizer:
     """Runs a recipe against a teacher, one batch after the other.
 
-    The same recipe, teacher and generator state give the same inputs.
+    The same recipe, teacher, student and generator state give the same inputs. ``student`` is for
+    terms that see it; without one those terms are off. ``made`` counts batches, ``samples`` the
+    inputs handed out, ``notes`` what happened that a user should know.
     """
 
-    def __init__(self, teacher: Teacher, recipe: Recipe, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        teacher: Teacher,
+        recipe: Recipe,
+        generator: torch.Generator,
+        student: nn.Module | None = None,
+    ) -> None:
         self.teacher = teacher
         self.recipe = recipe
         self.generator = generator
+        self.student = student
+        self.made = 0
+        self.draws = 0
+        self.notes: list[str] = list(recipe.notes)
         self.terms = {name: item for name, item in recipe.terms.items() if item.weight != 0}
+        self.guard = CollapseGuard(recipe.source)
+        self._learners = {
+            name: torch.optim.Adam(parameters, lr=getattr(item.term, "learning_rate", 1e-3))
+            for name, item in self.terms.items()
+            if (parameters := item.term.parameters())
+        }
 
-    def make_pool(self, progress: Progress | None = None) -> SyntheticBatch:
-        """All inputs of the recipe: images float32 `n ...` and their labels, on the CPU.
+    def make_batch(self, size: int) -> SyntheticBatch:
+        """The next batch of inputs, optimized for ``recipe.steps`` steps.
 
-        Raises MethodError when a loss becomes NaN or infinite.
+        Raises MethodError when a loss becomes NaN or infinite, or a generator dies repeatedly.
         """
         recipe = self.recipe
-        sizes = [
-            min(recipe.batch_size, recipe.images - done)
-            for done in range(0, recipe.images, recipe.batch_size)
-        ]
-        indexed = (progress or Silent()).track(
-            list(enumerate(sizes)), total=len(sizes), what="synthesizing"
-        )
-        cpu = torch.device("cpu")
-        return concatenate([self.make_batch(size, index).to(cpu) for index, size in indexed])
+        targets = recipe.targets.sample(size, self.made, self.generator)
+        recipe.source.begin(targets, self.generator)
+        active = self._active()
+        images: Tensor | None = None
+        if active and recipe.steps:
+            with self._networks(size), ActivationTap(self.teacher.module, _taps(active)) as tap:
+                images = self._optimize(targets, active, tap)
+        recipe.source.end()
+        if images is None:
+            with torch.no_grad():
+                images = recipe.source.images().clone()
+        if note := self.guard.check(images, self.generator):
+            self.notes.append(f"batch {self.made}: {note}")
+        self.made += 1
+        return SyntheticBatch(images, targets.labels if recipe.labeled else None)
 
-    def make_batch(self, size: int, index: int = 0) -> SyntheticBatch:
-        """One batch of inputs, optimized for ``recipe.steps`` steps."""
-        recipe = self.recipe
-        targets = recipe.targets.sample(size, index, self.generator)
-        pixels = recipe.source.begin(targets, self.generator)
-        if self.terms and recipe.steps:
-            optimizer = torch.optim.Adam([pixels], lr=recipe.learning_rate, betas=recipe.betas)
-            with ActivationTap(self.teacher.module, self._taps()) as tap:
-                for step in range(recipe.steps):
-                    loss = self._loss(pixels, targets, tap)
-                    if not torch.isfinite(loss):
-                        raise MethodError(
-                            f"the synthesis loss became {loss.item()} at step {step}",
-                            hint="lower the learning rate: --set options.learning_rate=...",
-                        )
-                    (pixels.grad,) = torch.autograd.grad(loss, [pixels])
-                    optimizer.step()
-                    recipe.source.project(pixels)
-        return SyntheticBatch(pixels.detach().clone(), targets.labels)
+    def fresh_batch(self, size: int) -> SyntheticBatch:
+        """New outputs of the source, as it is now."""
+        targets = self.recipe.targets.sample(size, self.draws, self.generator)
+        self.draws += 1
+        with torch.no_grad():
+            images = self.recipe.source.fresh(targets, self.generator)
+        return SyntheticBatch(images, targets.labels if self.recipe.labeled else None)
 
-    def _taps(self) -> list[Tap]:
-        """Every tap that a term looks at, once."""
-        return list(
-            {tap.id: tap for item in self.terms.values() for tap in item.term.taps}.values()
-        )
+    def state(self) -> State:
+        """Everything that lives longer than one batch."""
+        return {
+            "made": self.made,
+            "draws": self.draws,
+            "notes": self.notes,
+            "generator": generator_state(self.generator),
+            "source": self.recipe.source.state(),
+            "guard": self.guard.state(),
+            "terms": {name: item.term.state() for name, item in self.terms.items()},
+            "learners": {name: adam.state_dict() for name, adam in self._learners.items()},
+        }
 
-    def _loss(self, pixels: Tensor, targets: Targets, tap: ActivationTap) -> Tensor:
-        view = self.recipe.augment(pixels, self.generator) if self.recipe.augment else pixels
+    def load_state(self, state: State) -> None:
+        """Continue from a saved state of the same recipe."""
+        self.made, self.draws = state["made"], state["draws"]
+        self.notes = list(state["notes"])
+        load_generator_state(self.generator, state["generator"])
+        self.recipe.source.load_state(state["source"])
+        self.guard.load_state(state["guard"])
+        for name, item in self.terms.items():
+            item.term.load_state(state["terms"][name])
+        for name, adam in self._learners.items():
+            adam.load_state_dict(state["learners"][name])
+
+    def _active(self) -> dict[str, Weighted]:
+        """The terms of the coming batch: without those whose student is missing or untrained."""
+        warm_up = self.recipe.rounds.warm_up if self.recipe.rounds else 0
+        blind = self.student is None or self.made < warm_up
+        return {
+            name: item
+            for name, item in self.terms.items()
+            if not (blind and item.term.sees_student)
+        }
+
+    def _optimize(
+        self, targets: Targets, active: dict[str, Weighted], tap: ActivationTap
+    ) -> Tensor:
+        source = self.recipe.source
+        learners = [self._learners[name] for name in active if name in self._learners]
+        optimizers = [source.optimizer, *learners]
+        parameters = [p for o in optimizers for group in o.param_groups for p in group["params"]]
+        best: tuple[float, Tensor] | None = None
+        for step in range(self.recipe.steps):
+            images = source.images()
+            loss = self._loss(self._look(images, targets, active, tap), active)
+            value = float(loss.detach())
+            if not torch.isfinite(loss):
+                raise MethodError(
+                    f"the synthesis loss became {value} at step {step} of batch {self.made}",
+                    hint="lower the learning rate: --set options.learning_rate=...",
+                )
+            if self.recipe.keep_best and (best is None or value < best[0]):
+                best = value, images.detach().clone()
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            self.guard.watch(gradients)
+            for optimizer in optimizers:
+                optimizer.step()
+            source.after_step()
+        with torch.no_grad():
+            images = best[1] if best else source.images().clone()
+            self._remember(images, targets, active, tap)
+        return images
+
+    def _remember(
+        self, images: Tensor, targets: Targets, active: dict[str, Weighted], tap: ActivationTap
+    ) -> None:
+        """Show the finished batch to the terms that keep something of it."""
+        keepers = [t.term for t in active.values() if type(t.term).end_batch is not Term.end_batch]
+        if keepers:
+            state = self._look(images, targets, active, tap)
+            for term in keepers:
+                term.end_batch(state)
+
+    def _look(
+        self, images: Tensor, targets: Targets, active: dict[str, Weighted], tap: ActivationTap
+    ) -> StepState:
+        view = self.recipe.augment(images, self.generator) if self.recipe.augment else images
         logits = self.teacher(view)
-        state = StepState(pixels, logits, tap.activations, targets)
-        parts = [item.weight * item.term(state) for item in self.terms.values()]
-        return torch.stack(parts).sum()
+        seen = self.student is not None and any(t.term.sees_student for t in active.values())
+        student_logits = self.student(view) if self.student is not None and seen else None
+        return StepState(
+            images, view, logits, tap.activations, targets, self.generator, student_logits
+        )
+
+    @staticmethod
+    def _loss(state: StepState, active: dict[str, Weighted]) -> Tensor:
+        return torch.stack([item.weight * item.term(state) for item in active.values()]).sum()
+
+    @contextmanager
+    def _networks(self, size: int) -> Iterator[None]:
+        """The teacher as the recipe wants it, the student in evaluation mode."""
+        perturb = self.recipe.perturb
+        training = self.student is not None and self.student.training
+        if self.student is not None:
+            self.student.eval()
+        try:
+            with perturb(size, self.generator) if perturb else nullcontext():
+                yield
+        finally:
+            if self.student is not None:
+                self.student.train(training)
+
+
+def _taps(active: dict[str, Weighted]) -> list[Tap]:
+    """Every tap that a term looks at, once."""
+    return list({tap.id: tap for item in active.values() for tap in item.term.taps}.values())

@@ -3,42 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from dfkd_meta.batches import SyntheticBatch
 from dfkd_meta.config import Config, make_config
 from dfkd_meta.errors import MethodError, UsageError
 from dfkd_meta.registry import Registry
-from dfkd_meta.sidecar import Sidecar, Tap
-from dfkd_meta.synthesis.sources import PixelSource
-from dfkd_meta.synthesis.targets import Targets, TargetSampler
+from dfkd_meta.sidecar import Sidecar
+from dfkd_meta.synthesis.sources.base import Source
+from dfkd_meta.synthesis.targets import TargetSampler
+from dfkd_meta.synthesis.terms.base import Term
 from dfkd_meta.teachers import Teacher
-
-
-@dataclass(frozen=True)
-class StepState:
-    """What a term sees at one step: the inputs, what the teacher made of them, and the aim.
-
-    images: float32 `n ...`, model-normalized, before augmentation. logits: float32 `n c`.
-    activations: tap id -> tensor `n ...` of the augmented inputs.
-    """
-
-    images: Tensor
-    logits: Tensor
-    activations: Mapping[str, Tensor]
-    targets: Targets
-
-
-class Term(Protocol):
-    """A loss term: a scalar from a step, and the taps it needs to see."""
-
-    @property
-    def taps(self) -> tuple[Tap, ...]: ...
-
-    def __call__(self, state: StepState) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -50,26 +30,55 @@ class Weighted:
 
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
+Perturb = Callable[[int, torch.Generator], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """Synthesis and student take turns: ``student_steps`` student steps after each batch.
+
+    The student sees the pool of the latest ``capacity`` inputs, or with ``fresh`` new outputs of
+    the source at each step. ``warm_up`` batches more are made before the first student step; terms
+    that see the student are off in them.
+    """
+
+    student_steps: int
+    fresh: bool = False
+    warm_up: int = 0
+    capacity: int = 60_000
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Everything the engine needs to make inputs.
 
-    ``images`` inputs in batches of ``batch_size``, each batch optimized for ``steps`` Adam steps of
-    size ``learning_rate`` on the weighted sum of ``terms``; ``augment`` is applied to the inputs
-    before the teacher sees them.
+    ``images`` inputs in batches of ``batch_size``, each batch optimized for ``steps`` steps on the
+    weighted sum of ``terms``; ``augment`` is applied to the inputs before the networks see them,
+    ``perturb`` is a context opened around the teacher for one batch. ``keep_best`` keeps a batch as
+    it was at its lowest loss. ``labeled=False``: inputs are not made for a class.
+
+    Without ``rounds`` all inputs are made first and the student is trained on them afterwards; with
+    them, student steps decide how many batches there are, and ``images`` is not used.
+
+    ``student_losses`` is what the student is trained on unless the user says otherwise (None: KD).
+    ``given`` are inputs that exist already: nothing is synthesized. ``notes`` is what the user
+    should know about this recipe for this teacher.
     """
 
     targets: TargetSampler
-    source: PixelSource
+    source: Source
     images: int
     batch_size: int
     terms: dict[str, Weighted] = field(default_factory=dict)
     steps: int = 0
-    learning_rate: float = 0.1
-    betas: tuple[float, float] = (0.9, 0.999)
     augment: Augment | None = None
+    rounds: Rounds | None = None
+    keep_best: bool = False
+    labeled: bool = True
+    perturb: Perturb | None = None
+    student_losses: Mapping[str, float] | None = None
+    given: SyntheticBatch | None = None
+    notes: tuple[str, ...] = ()
 
     def reweighted(self, weights: Mapping[str, float]) -> Recipe:
         """The same recipe with some weights replaced. Raises UsageError on an unknown term."""
@@ -84,6 +93,20 @@ class Recipe:
             for name, weighted in self.terms.items()
         }
         return replace(self, terms=terms)
+
+    def components(self) -> dict[str, float | str]:
+        """The row of this recipe in the component table of the CMI benchmark (Fang et al. 2021).
+
+        The weight of each component present (summed if several terms share it), and what stands in
+        the generator column: the kind of source, when it is no plain pixels.
+        """
+        row: dict[str, float | str] = {}
+        for item in self.terms.values():
+            if item.weight and item.term.component:
+                row[item.term.component] = float(row.get(item.term.component, 0)) + item.weight
+        if self.given is None and self.source.kind != "pixels":
+            row["generator"] = self.source.kind
+        return row
 
 
 @dataclass(frozen=True)
@@ -109,11 +132,15 @@ class Query:
 
 @dataclass(frozen=True)
 class MethodContext:
-    """What a method builds its recipe from."""
+    """What a method builds its recipe from.
+
+    ``generator`` draws the initial weights of whatever a recipe trains.
+    """
 
     teacher: Teacher
     sidecar: Sidecar
     device: torch.device
+    generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -126,7 +153,7 @@ class Method:
     """A registered method.
 
     ``source`` cites paper and equation; each entry of ``needs`` is a set of alternatives, of which
-    the sidecar must hold one.
+    the sidecar must hold one; ``in_rounds`` says that the student is trained while synthesizing.
     """
 
     name: str
@@ -134,6 +161,7 @@ class Method:
     needs: tuple[tuple[Query, ...], ...]
     config: type[Config]
     build: Callable[[MethodContext, Any], Recipe]
+    in_rounds: bool = False
 
     def missing(self, sidecar: Sidecar) -> list[str]:
         """What the sidecar lacks for this method, in words; empty when it can run."""
@@ -164,12 +192,20 @@ Builder = Callable[[MethodContext, Any], Recipe]
 
 
 def method(
-    name: str, *, source: str, config: type[Config], needs: tuple[tuple[Query, ...], ...] = ()
+    name: str,
+    *,
+    source: str,
+    config: type[Config],
+    needs: tuple[tuple[Query, ...], ...] = (),
+    in_rounds: bool = False,
 ) -> Callable[[Builder], Builder]:
-    """Decorator that registers a builder ``(context, config) -> Recipe`` under ``name``."""
+    """Decorator that registers a builder ``(context, config) -> Recipe`` under ``name``.
+
+    ``in_rounds`` says whether its recipes have ``rounds``.
+    """
 
     def add(build: Builder) -> Builder:
-        methods.register(name)(Method(name, source, needs, config, build))
+        methods.register(name)(Method(name, source, needs, config, build, in_rounds))
         return build
 
     return add

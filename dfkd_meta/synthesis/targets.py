@@ -1,21 +1,31 @@
-"""What a batch of inputs aims at: a class each, and activations drawn for that class."""
+"""What a batch of inputs aims at: a class each, activations or soft labels drawn for it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from dfkd_meta.synthesis.gaussians import ClassGaussians
+
+SoftLabels = Callable[[Tensor, torch.Generator], Tensor]
+"""Draws a distribution over the classes per label: int64 `n` -> float32 `n c`, rows sum to 1."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """labels: int64 `n`. features: tap id -> float32 `n f`, the activations to reach."""
+    """labels: int64 `n`. features: tap id -> float32 `n f`, the activations to reach.
+
+    soft: float32 `n c`, the class probabilities to reach, None when the aim is the class alone.
+    """
 
     labels: Tensor
     features: dict[str, Tensor] = field(default_factory=dict)
+    soft: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -24,18 +34,69 @@ class TargetSampler:
 
     ``classes_per_batch`` bounds how many classes share a batch, so that each has enough samples to
     match statistics over; the classes rotate from batch to batch. ``features`` holds the Gaussians
-    to draw activations from, by tap id.
+    to draw activations from, by tap id; ``soft`` draws class probabilities.
     """
 
     num_classes: int
     device: torch.device
     features: dict[str, ClassGaussians] = field(default_factory=dict)
     classes_per_batch: int | None = None
+    soft: SoftLabels | None = None
 
     def sample(self, size: int, index: int, generator: torch.Generator) -> Targets:
-        """The targets of batch number ``index`` (0, 1, ...): ``size`` rows, ordered by class."""
-        share = min(self.classes_per_batch or self.num_classes, self.num_classes)
+        """The targets of batch number ``index`` (0, 1, ...): ``size`` rows, ordered by class.
+
+        Where a batch is smaller than the number of classes, later batches go on where it ended.
+        """
+        share = min(self.classes_per_batch or self.num_classes, self.num_classes, size)
         chosen = (torch.arange(share) + index * share) % self.num_classes
         labels = chosen.repeat_interleave(-(-size // share))[:size].to(self.device)
         features = {tap: source.sample(labels, generator) for tap, source in self.features.items()}
-        return Targets(labels, features)
+        soft = self.soft(labels, generator).to(self.device) if self.soft else None
+        return Targets(labels, features, soft)
+
+
+@dataclass(frozen=True)
+class DirichletLabels:
+    """Class probabilities ~ Dirichlet(alpha) with an alpha per class (ZSKD's soft targets).
+
+    concentration: float32 `v c c`, positive: for each of v variants a row of alphas per class. The
+    variants take turns over the rows of a batch, so that all are used equally often.
+    """
+
+    concentration: Tensor
+
+    def __call__(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """int64 `n` -> float32 `n c`."""
+        variant = torch.arange(len(labels), device=labels.device) % len(self.concentration)
+        alpha = self.concentration[variant, labels].double().cpu().numpy()
+        # torch draws gamma variates from a generator of one's own in private functions only.
+        seed = int(torch.randint(2**62, (1,), generator=generator))
+        gamma = np.random.default_rng(seed).standard_gamma(alpha)
+        # With small alphas every variate of a row may underflow to 0.
+        drawn = torch.from_numpy(gamma).clamp_min(torch.finfo(torch.float64).tiny)
+        return (drawn / drawn.sum(1, keepdim=True)).float()
+
+
+@dataclass(frozen=True)
+class FeatureLabels:
+    """Class probabilities of features drawn for the last layer (Wang 2021's soft targets).
+
+    Features are ``std * W n`` with n ~ N(0, I) and W the ``directions``, float32 `f d` with rows of
+    length 1, so that their correlation is ``W W^T``; ``rectified`` cuts them at 0. They go through
+    ``head`` into a softmax at ``temperature``.
+    """
+
+    directions: Tensor
+    head: nn.Module
+    std: float
+    rectified: bool
+    temperature: float = 1.0
+
+    def __call__(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """int64 `n` -> float32 `n c`; the classes are as they fall, not those of the labels."""
+        noise = torch.randn(len(labels), self.directions.shape[1], generator=generator)
+        features = self.std * noise.to(self.directions.device) @ self.directions.T
+        with torch.no_grad():
+            logits = self.head(F.relu(features) if self.rectified else features)
+        return F.softmax(logits / self.temperature, dim=1)

@@ -139,7 +139,7 @@ def test_train_export_validate_distill_evaluate_on_arrays(tmp_path: Path) -> Non
         ["distill", "FOLDER", "--out", "OUT", "--set", "options=3"],
         ["distill", "FOLDER", "--out", "OUT", "--set", "options.batch_size=0"],
         ["distill", "FOLDER", "--out", "OUT", "--set", "weights.none=1"],
-        ["distill", "FOLDER", "--out", "OUT", "--set", "training.loss=none"],
+        ["distill", "FOLDER", "--out", "OUT", "--set", "training.losses.none=1"],
         ["distill", "FOLDER", "--out", "OUT", "--eval-data", "absent"],
         ["distill", "FOLDER", "--out", "FOLDER"],
         ["distill", "FOLDER", "--out", "FOLDER", "--overwrite"],
@@ -151,7 +151,7 @@ def test_train_export_validate_distill_evaluate_on_arrays(tmp_path: Path) -> Non
         ["train", "digits_cnn", "--data", "digits", "--out", "OUT", "--set", "shape=[8,8]"],
         ["train", "digits_cnn", "--data", "digits", "--out", "OUT", "--set", "std=[0.0]"],
         ["train", "digits_cnn", "--data", "digits", "--out", "OUT", "--set", "mean=[1,2,3]"],
-        ["train", "digits_cnn", "--data", "digits", "--out", "OUT", "--set", "training.loss=kd"],
+        ["train", "digits_cnn", "--data", "digits", "--out", "OUT", "--set", "training.losses.k=1"],
         ["train", "digits_cnn", "--data", "digits", "--out", "OUT", "--set", "label_names=[\"a\"]"],
         ["demo", "--set", "student=none", "--set", "teacher_training.steps=1"],
         ["demo", "--set", "architecture=none"],
@@ -190,9 +190,9 @@ def test_the_demo_in_miniature() -> None:
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
-    assert [row["trained_on"] for row in facts["students"]] == [
-        "real data, labels only",
-        "real data, KD",
+    assert [row["method"] for row in facts["students"]] == [
+        "scratch",
+        "real_data",
         "recorded",
         "noise",
     ]

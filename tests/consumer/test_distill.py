@@ -50,7 +50,7 @@ def test_a_student_learns_without_data_and_is_saved_plain(
     ]
     again = open_teacher(tmp_path / "student")
     images = torch.rand(4, 1, 8, 8)
-    assert torch.equal(again(images), run.student.module(images))
+    assert torch.equal(again(images), run.outcome.student.module(images))
 
 
 def test_what_is_saved_says_how_to_repeat_it(published: Published, tmp_path: Path) -> None:
@@ -77,16 +77,18 @@ def test_the_inputs_are_kept_with_their_labels(published: Published, tmp_path: P
 
 
 def test_one_seed_gives_one_student_bit_for_bit(published: Published) -> None:
-    first, second = (run_on(published("hinton800", "full")).student.module for _ in range(2))
+    first, second = (
+        run_on(published("hinton800", "full")).outcome.student.module for _ in range(2)
+    )
     for key, value in first.state_dict().items():
         assert torch.equal(value, second.state_dict()[key]), key
 
 
 def test_evaluation_data_do_not_influence_the_student(published: Published) -> None:
     folder = published("digits_cnn", "full")
-    seen = run_on(folder).student.module.state_dict()
+    seen = run_on(folder).outcome.student.module.state_dict()
     config = make_config(DistillConfig, QUICK)
-    unseen = distill(PulledSidecar(folder), config).student.module.state_dict()
+    unseen = distill(PulledSidecar(folder), config).outcome.student.module.state_dict()
     assert all(torch.equal(value, unseen[key]) for key, value in seen.items())
 
 
@@ -112,14 +114,28 @@ def test_a_method_that_cannot_run_names_those_that_can(published: Published) -> 
 def test_wrong_settings_are_refused_before_any_work(
     published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def make_pool(*_: object) -> None:
+    def make_batch(*_: object) -> None:
         pytest.fail("inputs are made before the settings are checked")
 
     folder = published("digits_cnn", "full")
-    monkeypatch.setattr("dfkd_meta.consumer.distill.make_pool", make_pool)
+    monkeypatch.setattr("dfkd_meta.synthesis.engine.Synthesizer.make_batch", make_batch)
     with pytest.raises(UsageError, match="no method named 'recordd'"):
         run_on(folder, method="recordd")
     with pytest.raises(UsageError, match="no architecture named 'lenet6'"):
         run_on(folder, student="lenet6")
     with pytest.raises(UsageError, match="no loss named 'kdd'"):
-        run_on(folder, training={"loss": "kdd"})
+        run_on(folder, training={"losses": {"kdd": 1.0}})
+
+
+def test_the_inputs_of_one_run_can_be_the_data_of_another(
+    published: Published, tmp_path: Path
+) -> None:
+    """They are saved as raw values, so reading them normalizes them again to what they were."""
+    first = run_on(published("digits_cnn", "full"))
+    save_run(first, tmp_path / "first")
+    options = {"data": str(tmp_path / "first" / "synthetic.safetensors")}
+    second = run_on(published("digits_cnn", "full"), method="alternative_data", options=options)
+    assert second.outcome.pool.labels is None
+    torch.testing.assert_close(
+        second.outcome.pool.images, first.outcome.pool.images, atol=5e-3, rtol=0
+    )  # float16 over a std of about 0.2

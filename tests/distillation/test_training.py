@@ -1,96 +1,189 @@
-"""The training loop and its losses."""
+"""The training loop: seeded, cut and resumed at any step without a trace, and its options."""
 
 from __future__ import annotations
 
-import math
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from dfkd_meta.batches import SyntheticBatch, shuffled
-from dfkd_meta.distillation.losses import hard_labels, hinton_kd
+from dfkd_meta.augmentation import draw_blend, shift_each
+from dfkd_meta.checkpoint import load_state, save_state
 from dfkd_meta.distillation.students import build_student
 from dfkd_meta.distillation.training import TrainingConfig, fit
 from dfkd_meta.errors import MethodError, UsageError
-from dfkd_meta.sidecar import InputSpec, OutputSpec
-from dfkd_meta.teachers import Teacher, build_model
+from dfkd_meta.progress import Silent
+from tests.distillation.nets import (
+    NormedDropped,
+    a_pool,
+    a_teacher,
+    batch_stream,
+    built,
+    trained,
+    trainer,
+    weights_of,
+)
+
+EVERYTHING = TrainingConfig(
+    losses={"kd": 0.5, "hard": 0.2, "fitnets": 0.1, "attention": 10.0, "fsp": 0.1, "dkd": 0.1},
+    steps=9, batch_size=8, ema=0.9, max_norm=0.8, jitter=1,
+)  # fmt: skip
 
 
-def a_teacher(source: str = "builtin") -> Teacher:
-    arguments = {"num_classes": 3, "shape": [1, 8, 8], "width": 0.5}
-    module = build_model("hinton800", arguments, seed=0).eval().requires_grad_(False)
-    inputs = InputSpec(
-        shape=[1, 8, 8], axes=["c", "h", "w"], value_range=[0.0, 1.0], mean=[0.0], std=[1.0]
-    )
-    return Teacher(module, source, "hinton800", dict(arguments), inputs, OutputSpec(num_classes=3))
-
-
-def pool(rows: int = 40) -> SyntheticBatch:
-    generator = torch.Generator().manual_seed(3)
-    return SyntheticBatch(torch.rand(rows, 1, 8, 8, generator=generator), torch.arange(rows) % 3)
-
-
-def trained(config: TrainingConfig, seed: int = 0) -> torch.Tensor:
-    teacher = a_teacher()
-    student = build_student("half", teacher, seed=seed).module
-    generator = torch.Generator().manual_seed(seed)
-    stream = shuffled(pool(), batch_size=config.batch_size, generator=generator)
-    fit(student, stream, config, generator, teacher=teacher if config.loss == "kd" else None)
-    return torch.cat([parameter.flatten() for parameter in student.parameters()])
-
-
-def test_hinton_kd_equals_the_formula() -> None:
-    generator = torch.Generator().manual_seed(0)
-    student, teacher = torch.randn(2, 5, 4, generator=generator).double()
-    temperature = 3.0
-    p = np.exp(teacher.numpy() / temperature)
-    p /= p.sum(1, keepdims=True)
-    q = np.exp(student.numpy() / temperature)
-    q /= q.sum(1, keepdims=True)
-    expected = temperature**2 * (p * np.log(p / q)).sum(1).mean()
-    assert float(hinton_kd(student, teacher, None, temperature)) == pytest.approx(
-        expected, rel=1e-9
-    )
-    assert float(hinton_kd(student, student, None, temperature)) == pytest.approx(0, abs=1e-12)
-
-
-def test_hard_labels_on_even_logits_cost_log_of_the_classes() -> None:
-    loss = hard_labels(torch.zeros(2, 7), None, torch.tensor([1, 5]), 1.0)
-    assert float(loss) == pytest.approx(math.log(7))
-
-
-def test_losses_say_what_they_lack() -> None:
-    with pytest.raises(UsageError, match="needs a teacher"):
-        hinton_kd(torch.zeros(1, 2), None, None, 1.0)
-    with pytest.raises(UsageError, match="needs labels"):
-        hard_labels(torch.zeros(1, 2), None, None, 1.0)
-
-
-@pytest.mark.parametrize("loss", ["kd", "hard"])
-def test_one_seed_gives_one_student_bit_for_bit(loss: str) -> None:
-    config = TrainingConfig(loss=loss, steps=5, batch_size=8)
+@pytest.mark.parametrize("losses", [None, {"hard": 1.0}, EVERYTHING.losses])
+def test_one_seed_gives_one_student_bit_for_bit(losses: dict[str, float] | None) -> None:
+    config = TrainingConfig(losses=losses, steps=5, batch_size=8)
     assert torch.equal(trained(config), trained(config))
     assert not torch.equal(trained(config), trained(config, seed=1))
 
 
 def test_global_randomness_is_neither_used_nor_disturbed() -> None:
+    one, two = trainer(EVERYTHING), trainer(EVERYTHING)
     torch.manual_seed(1)
-    first = trained(TrainingConfig(steps=3, batch_size=8))
+    one.train(batch_stream(EVERYTHING), 3)
     torch.manual_seed(2)
     before = torch.get_rng_state()
-    second = trained(TrainingConfig(steps=3, batch_size=8))
-    assert torch.equal(first, second)
+    two.train(batch_stream(EVERYTHING), 3)
+    assert torch.equal(weights_of(one.finish()), weights_of(two.finish()))
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_the_student_ends_in_evaluation_mode_without_dropout() -> None:
-    teacher = a_teacher()
-    student = build_student("half", teacher, seed=0).module
-    generator = torch.Generator()
-    stream = shuffled(pool(), batch_size=8, generator=generator)
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("through_a_file", [False, True])
+def test_a_run_cut_in_two_ends_where_the_whole_one_ends(
+    optimizer: str, through_a_file: bool, tmp_path: Path
+) -> None:
+    rate = 0.003 if optimizer == "adamw" else 0.05
+    config = EVERYTHING.model_copy(update={"optimizer": optimizer, "learning_rate": rate})
+    whole, first, second = trainer(config), trainer(config), trainer(config, seed=99)
+    batches = [batch for batch, _ in zip(batch_stream(config), range(7), strict=False)]
+    whole.train(iter(batches), 7)
+    first.train(iter(batches[:3]), 3)
+    state = first.state()
+    first.train(iter(batches[3:]), 4)  # what goes on after the save does not reach into it
+    if through_a_file:
+        save_state(tmp_path / "run", state)
+        state = load_state(tmp_path / "run")
+    second.load_state(state)
+    second.train(iter(batches[3:5]), 2)
+    second.step(batches[5])
+    second.step(batches[6])
+    assert second.steps_done == whole.steps_done == 7
+    states = [run.state() for run in (whole, first, second)]
+    for other in states[1:]:
+        assert_equal(states[0], other)
+    assert torch.equal(weights_of(whole.finish()), weights_of(second.finish()))
+
+
+def assert_equal(one: Any, two: Any) -> None:
+    assert type(one) is type(two)
+    if isinstance(one, dict):
+        assert one.keys() == two.keys()
+        for key in one:
+            assert_equal(one[key], two[key])
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, two)
+    else:
+        assert one == two
+
+
+def test_a_state_can_be_loaded_twice() -> None:
+    config = EVERYTHING
+    start = trainer(config)
+    start.train(batch_stream(config), 2)
+    state, ends = start.state(), []
+    for seed in (5, 6):
+        run = trainer(config, seed=seed)
+        run.load_state(state)
+        run.train(batch_stream(config), 3)
+        ends.append(weights_of(run.finish()))
+    assert torch.equal(*ends)
+
+
+def test_the_config_decides_before_the_method_and_the_method_before_hinton() -> None:
+    names = [
+        [part.name for part in trainer(TrainingConfig(losses=own), losses=asked).objective.parts]
+        for own, asked in [
+            (None, None),
+            (None, {"mse": 1.0}),
+            ({"hard": 1.0, "dist": 0.0}, {"mse": 1.0}),
+        ]
+    ]
+    assert names == [["kd"], ["mse"], ["hard"]]
+
+
+class Listener(Silent):
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def step(self, message: str) -> None:
+        self.heard.append(message)
+
+
+def test_matched_layers_are_reported_once_before_training() -> None:
+    run, listener = trainer(EVERYTHING), Listener()
+    for _ in range(2):
+        run.train(batch_stream(EVERYTHING), 1, listener)
+    assert listener.heard == run.notes
+    assert [note.split(" (")[0] for note in run.notes] == [
+        "matched layers: teacher relu2 [16, 8, 8] -> student relu [4, 8, 8]",
+        "matched layers: teacher relu3 [32, 4, 4] -> student conv2 [4, 4, 4]",
+    ]
+    assert [pair.teacher.module for pair in run.pairs] == ["relu2", "relu3"]
+
+
+def test_pairs_can_be_named() -> None:
+    config = TrainingConfig(losses={"fitnets": 1.0}, pairs=[("relu1", "bn")], steps=2)
+    assert [str(pair) for pair in trainer(config).pairs] == [
+        "teacher relu1 [8, 8, 8] -> student bn [4, 8, 8]"
+    ]
+
+
+def test_the_student_ends_in_evaluation_mode() -> None:
     config = TrainingConfig(steps=1, batch_size=8)
-    assert not fit(student, stream, config, generator, teacher=teacher).training
+    student = NormedDropped()
+    made = fit(student, batch_stream(config), config, torch.Generator(), teacher=a_teacher())
+    assert made is student
+    assert not any(part.training for part in student.modules())
+
+
+def test_defaults_are_plain_adam_on_one_cycle_with_hintons_loss() -> None:
+    """The same in a few lines of torch, with the draws taken in the trainer's order."""
+    config = TrainingConfig(steps=6, batch_size=8)
+    teacher, student, plain = a_teacher(), built("digits_cnn"), built("digits_cnn")
+    generator = torch.Generator().manual_seed(0)
+    fit(student, batch_stream(config), config, generator, teacher=teacher)
+
+    generator.manual_seed(0)
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=3e-3, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=6)
+    plain.train()
+    for batch, _ in zip(batch_stream(config), range(6), strict=False):
+        images = shift_each(batch.images, 1, generator)
+        blend = draw_blend(8, 0.5, generator)
+        assert blend is not None
+        images = blend(images)
+        torch.randint(2**62, (1,), generator=generator)  # for layers that draw
+        soft = [torch.log_softmax(net(images) / 4.0, 1) for net in (plain, teacher)]
+        loss = 16 * nn.functional.kl_div(*soft, reduction="batchmean", log_target=True)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    assert torch.allclose(weights_of(student), weights_of(plain), atol=1e-6)
+
+
+def test_inputs_that_end_too_early_are_an_error() -> None:
+    with pytest.raises(MethodError, match="ended after 1 steps"):
+        trainer(TrainingConfig(steps=2)).train(iter([a_pool(8)]), 2)
+
+
+def test_losses_that_leave_the_last_layer_alone_are_noted() -> None:
+    config = TrainingConfig(losses={"fitnets": 1.0}, steps=2)
+    assert "no loss looks at the logits" in trainer(config).notes[-1]
+    assert trainer(TrainingConfig()).notes == []
 
 
 def test_a_loss_that_explodes_is_an_error() -> None:
@@ -98,8 +191,15 @@ def test_a_loss_that_explodes_is_an_error() -> None:
         trained(TrainingConfig(steps=20, batch_size=8, learning_rate=1e30))
 
 
+def test_there_is_no_step_after_the_last() -> None:
+    run = trainer(TrainingConfig(steps=2, batch_size=8))
+    run.train(batch_stream(run.config), 2)
+    with pytest.raises(UsageError, match="all 2 steps are done"):
+        run.step(a_pool(8))
+
+
 def test_students_by_name_and_by_width() -> None:
-    teacher = a_teacher()
+    teacher = a_teacher("hinton800")
     assert build_student("half", teacher, seed=0).arguments["width"] == 0.25
     assert build_student("0.1", teacher, seed=0).arguments["width"] == pytest.approx(0.05)
     assert build_student("digits_cnn", teacher, seed=0).arguments["num_classes"] == 3
@@ -108,4 +208,4 @@ def test_students_by_name_and_by_width() -> None:
     with pytest.raises(UsageError, match="no architecture named 'lenet'"):
         build_student("lenet", teacher, seed=0)
     with pytest.raises(UsageError, match="not built in"):
-        build_student("half", a_teacher("local"), seed=0)
+        build_student("half", a_teacher(built("hinton800"), "local"), seed=0)

@@ -84,10 +84,51 @@ def test_full_adds_the_input_and_covariances() -> None:
         "moments/one:output/unit/per_class",
         "covariance/two:output/unit/per_class",
         "covariance/output/unit/per_class",
+        "spectrum/input+two:output+output/unit/per_class",
+        "spectrum/input+two:output/unit/per_class",
+        "spectrum/two:output+output/unit/per_class",
     ]
     small = ids(t, "full", full_unit_cap=47, input_cap=35)
     assert not [name for name in small if "/input/" in name or "one:output" in name]
     assert "covariance/two:output/unit/per_class" not in ids(t, "full", hidden_covariance_cap=44)
+
+
+def spectra(t: Teacher, **own: Any) -> dict[str, RecordRequest]:
+    config = ExportConfig(profile="full", **own)
+    requests = plan(config, t, default_taps(t), labeled=True)
+    return {"+".join(r.taps): r for r in requests if r.kind == "spectrum"}
+
+
+def kept(request: RecordRequest, size: int) -> float:
+    fraction: float = request.params["kept_fraction"]
+    return fraction * size
+
+
+def test_spectra_keep_their_fraction_within_the_cap() -> None:
+    t = teacher(Deep())  # input 36, two:output 45, output 3: 84 + 81 + 48 units in three graphs
+    whole, first = "input+two:output+output", "input+two:output"
+    assert kept(spectra(t)[whole], 84) == pytest.approx(8)
+    assert kept(spectra(t, kept_fraction=0.5)[first], 81) == pytest.approx(40)
+    capped = spectra(t, spectrum_cap=3 * 213 * 6 + 1)
+    assert [kept(capped[name], size) for name, size in ((whole, 84), (first, 81))] == [
+        pytest.approx(6),
+        pytest.approx(6),
+    ]
+    assert kept(capped["two:output+output"], 48) == pytest.approx(5)  # its own 10 %
+    assert not spectra(t, spectrum_cap=3 * 213 - 1)
+
+
+def test_spectra_of_many_units_have_a_node_per_channel() -> None:
+    found = spectra(teacher(Deep()), spectrum_unit_cap=80)
+    assert found["input+two:output+output"].reduction == "pooled"  # 1 + 5 + 3 nodes
+    assert kept(found["input+two:output+output"], 9) == pytest.approx(1)
+    assert found["two:output+output"].reduction == "unit"
+
+
+def test_spectra_need_classes_and_layers() -> None:
+    assert list(spectra(teacher(PlainNet()))) == ["input+output"]  # hidden is linear in the input
+    assert not spectra(teacher(nn.Sequential(nn.Flatten(), nn.Linear(36, 3))))
+    assert not spectra(teacher(Deep()), per_class=False)
 
 
 def test_ranks() -> None:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from dfkd_meta.sidecar import Tap
 from dfkd_meta.synthesis.gaussians import ClassGaussians
-from dfkd_meta.synthesis.recipe import StepState
 from dfkd_meta.synthesis.targets import Targets
+from dfkd_meta.synthesis.terms.base import StepState
 from dfkd_meta.synthesis.terms.features import FeatureTarget
 from dfkd_meta.synthesis.terms.labels import CrossEntropy
 from dfkd_meta.synthesis.terms.moments import MomentNorms, RecordedMoments, StandardizedMoments
@@ -28,11 +28,14 @@ LABELS = torch.tensor([0, 0, 0, 2, 2, 2])
 
 def state(activations: dict[str, Tensor], features: dict[str, Tensor] | None = None) -> StepState:
     generator = torch.Generator().manual_seed(1)
+    images = torch.randn(6, 1, 4, 4, generator=generator)
     return StepState(
-        images=torch.randn(6, 1, 4, 4, generator=generator),
+        images=images,
+        view=images,
         logits=torch.randn(6, 3, generator=generator),
         activations=activations,
         targets=Targets(LABELS, features or {}),
+        generator=generator,
     )
 
 
@@ -106,7 +109,7 @@ def test_cross_entropy_is_in_nats() -> None:
 def test_priors_on_a_known_image() -> None:
     image = torch.zeros(1, 1, 3, 3)
     image[0, 0, 1, 1] = 2.0
-    flat = StepState(image, torch.zeros(1, 3), {}, Targets(LABELS[:1]))
+    flat = StepState(image, image, torch.zeros(1, 3), {}, Targets(LABELS[:1]), torch.Generator())
     # The center differs by 2 from both neighbors along each of the four directions.
     assert float(TotalVariation()(flat)) == pytest.approx(4 * math.sqrt(8), rel=1e-6)
     assert float(L2Norm()(flat)) == pytest.approx(2.0)

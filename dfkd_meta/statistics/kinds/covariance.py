@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from dfkd_meta.errors import StatisticsError
@@ -11,6 +10,7 @@ from dfkd_meta.statistics.base import Accumulator, Context, RecordRequest, Resul
 from dfkd_meta.statistics.factors import (
     lower_factor,
     nystrom_eigenpairs,
+    sketch_matrix,
     split_residual,
     top_eigenpairs,
 )
@@ -48,7 +48,7 @@ class Covariance(Accumulator):
         self.rank = None if rank is None else min(int(rank), features)
         scatters: dict[str, Scatter] = {"covariance": Full()}
         if self.sketched:
-            self.test_matrix = _test_matrix(request, features).to(context.device)
+            self.test_matrix = _sketch_matrix(request, features).to(context.device)
             scatters = {"variance": Diagonal(), "sketch": Sketch(self.test_matrix)}
         self.running = Running(context.groups, features, scatters, context.device)
         self.parts = {"x": self.running}
@@ -94,14 +94,10 @@ class Covariance(Accumulator):
         return {role: np.stack([arrays[role] for arrays in found]) for role in found[0]}
 
 
-def _test_matrix(request: RecordRequest, features: int) -> Tensor:
-    """Orthonormal Gaussian columns `f l`, the same for every accumulator of one request."""
+def _sketch_matrix(request: RecordRequest, features: int) -> Tensor:
     rank = int(request.params.get("rank", DEFAULT_RANK))
-    generator = torch.Generator().manual_seed(int(request.params.get("seed", 0)))
-    columns = min(2 * rank + OVERSAMPLING, features)
-    gaussian = torch.randn(features, columns, generator=generator, dtype=torch.float64)
-    orthonormal: Tensor = torch.linalg.qr(gaussian).Q
-    return orthonormal
+    seed = int(request.params.get("seed", 0))
+    return sketch_matrix(features, 2 * rank + OVERSAMPLING, seed)
 
 
 def _reference_root(sigma: np.ndarray, request: RecordRequest) -> dict[str, np.ndarray]:
@@ -111,7 +107,7 @@ def _reference_root(sigma: np.ndarray, request: RecordRequest) -> dict[str, np.n
         return {"cholesky": np.linalg.cholesky(sigma)}
     rank, trace = int(request.params.get("rank", DEFAULT_RANK)), np.trace(sigma)
     if sketched:
-        omega = _test_matrix(request, features).numpy()
+        omega = _sketch_matrix(request, features).numpy()
         sketch = sigma @ omega
         sigma = sketch @ np.linalg.pinv(omega.T @ sketch, hermitian=True) @ sketch.T
     vectors, values, _ = np.linalg.svd(sigma)

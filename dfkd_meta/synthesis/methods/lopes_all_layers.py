@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from dfkd_meta.sidecar import StatisticRecord
-from dfkd_meta.synthesis.gaussians import ClassGaussians, read_gaussians
-from dfkd_meta.synthesis.methods.lopes_top_layer import LopesConfig, lopes_source
+from dfkd_meta.synthesis.gaussians import read_gaussians
+from dfkd_meta.synthesis.methods.lopes_top_layer import (
+    TOP,
+    LopesConfig,
+    lopes_source,
+    top_record,
+    top_target,
+)
 from dfkd_meta.synthesis.recipe import MethodContext, Query, Recipe, Weighted, method
 from dfkd_meta.synthesis.targets import TargetSampler
-from dfkd_meta.synthesis.terms.features import FeatureTarget
+from dfkd_meta.synthesis.terms.features import FeatureTarget, FeatureTargets
+
+NEEDS = (
+    (
+        Query("covariance", scope="per_class", reduction="unit"),
+        Query("moments", scope="per_class", reduction="unit"),
+    ),
+    (TOP,),
+)
 
 
 def layer_records(context: MethodContext) -> dict[str, StatisticRecord]:
@@ -25,13 +39,7 @@ def layer_records(context: MethodContext) -> dict[str, StatisticRecord]:
     "lopes_all_layers",
     source="Lopes, Fenu & Starner 2017, 'all layers activation records'",
     config=LopesConfig,
-    needs=(
-        (
-            Query("covariance", scope="per_class", reduction="unit"),
-            Query("moments", scope="per_class", reduction="unit"),
-        ),
-        (Query("soft_targets", scope="per_class", role="logit_cholesky"),),
-    ),
+    needs=NEEDS,
 )
 def lopes_all_layers(context: MethodContext, config: LopesConfig) -> Recipe:
     """Match every layer's pre-activation, rectified, with independent draws per layer.
@@ -39,30 +47,22 @@ def lopes_all_layers(context: MethodContext, config: LopesConfig) -> Recipe:
     ``sum_l mean_f (relu(a_l) - relu(s_l))^2``: the paper divides each layer's sum of squares by its
     number of units, once (the code divides twice). The top layer is compared as logits / T.
     """
-    top = context.sidecar.find("soft_targets", scope="per_class")[0]
-    temperature = float(str(top.params["temperature"]))
-    records = {**layer_records(context), top.taps[0]: top}
-    gaussians: dict[str, ClassGaussians] = {
-        tap: read_gaussians(context.sidecar, record, context.device)
-        for tap, record in records.items()
+    sidecar = context.sidecar
+    top = top_record(context)
+    layers = layer_records(context)
+    gaussians = {
+        tap: read_gaussians(sidecar, record, context.device)
+        for tap, record in {**layers, top.taps[0]: top}.items()
     }
-    terms = {
-        tap: Weighted(
-            FeatureTarget(
-                context.sidecar.tap(tap),
-                divisor=temperature if record is top else 1.0,
-                rectify=True,
-            ),
-            1.0,
-        )
-        for tap, record in records.items()
-    }
+    hidden = tuple(FeatureTarget(sidecar.tap(tap), rectify=True) for tap in layers)
     return Recipe(
         targets=TargetSampler(context.teacher.outputs.num_classes, context.device, gaussians),
         source=lopes_source(context, config),
         images=config.images,
         batch_size=config.batch_size,
-        terms=terms,
+        terms={
+            "layers": Weighted(FeatureTargets(hidden), 1.0),
+            "top": Weighted(top_target(context, top), 1.0),
+        },
         steps=config.steps,
-        learning_rate=config.learning_rate,
     )

@@ -5,18 +5,23 @@ from __future__ import annotations
 from pydantic import Field
 
 from dfkd_meta.config import Config
+from dfkd_meta.sidecar import StatisticRecord
 from dfkd_meta.synthesis.gaussians import read_gaussians
 from dfkd_meta.synthesis.recipe import MethodContext, Query, Recipe, Weighted, method
-from dfkd_meta.synthesis.sources import PixelSource, gaussian_start
+from dfkd_meta.synthesis.sources.pixels import PixelSource, gaussian_start
 from dfkd_meta.synthesis.targets import TargetSampler
 from dfkd_meta.synthesis.terms.features import FeatureTarget
+from dfkd_meta.teachers import valid_bounds
+
+TOP = Query("soft_targets", scope="per_class", role="logit_cholesky")
 
 
 class LopesConfig(Config):
     """The founding paper's procedure; its code makes 64,000 images with 1,000 steps each.
 
     ``start_mean`` and ``start_std`` describe the starting noise in the value range of the data
-    (the published code's MNIST line: N(0.15, 0.1^2)).
+    (the published code's MNIST line: N(0.15, 0.1^2)). ``clip`` keeps pixels within that range; the
+    published code leaves them free.
     """
 
     images: int = Field(2_000, ge=1)
@@ -25,10 +30,11 @@ class LopesConfig(Config):
     learning_rate: float = Field(0.07, gt=0)
     start_mean: float = 0.15
     start_std: float = Field(0.1, gt=0)
+    clip: bool = False
 
 
 def lopes_source(context: MethodContext, config: LopesConfig) -> PixelSource:
-    """Starting noise of the founding paper, moved into model-normalized space; pixels stay free."""
+    """Starting noise of the founding paper, moved into model-normalized space."""
     inputs = context.teacher.inputs
     mean = sum(inputs.mean) / len(inputs.mean)
     std = sum(inputs.std) / len(inputs.std)
@@ -38,32 +44,44 @@ def lopes_source(context: MethodContext, config: LopesConfig) -> PixelSource:
     start = gaussian_start(
         context.shape, context.device, mean=(raw_mean - mean) / std, std=raw_std / std
     )
-    return PixelSource(start)
+    lowest, highest = (bound.to(context.device) for bound in valid_bounds(inputs))
+    return PixelSource(
+        start,
+        bounds=(lowest, highest) if config.clip else None,
+        learning_rate=config.learning_rate,
+    )
+
+
+def top_record(context: MethodContext) -> StatisticRecord:
+    """The per-class record of logits / T that can be drawn from."""
+    records = context.sidecar.find(TOP.kind, scope=TOP.scope)
+    return next(record for record in records if TOP.role in record.tensors)
+
+
+def top_target(context: MethodContext, record: StatisticRecord) -> FeatureTarget:
+    """The distance of logits / T, rectified, to draws from ``record``."""
+    temperature = float(str(record.params["temperature"]))
+    return FeatureTarget(context.sidecar.tap(record.taps[0]), divisor=temperature, rectify=True)
 
 
 @method(
     "lopes_top_layer",
     source="Lopes, Fenu & Starner 2017, 'top layer activation record'",
     config=LopesConfig,
-    needs=((Query("soft_targets", scope="per_class", role="logit_cholesky"),),),
+    needs=((TOP,),),
 )
 def lopes_top_layer(context: MethodContext, config: LopesConfig) -> Recipe:
     """Match logits / T, rectified, with draws from N(mean_c, cov_c) of each class.
 
     Draws use the Cholesky factor; the published code multiplies by the covariance itself.
     """
-    record = context.sidecar.find("soft_targets", scope="per_class")[0]
-    tap = context.sidecar.tap(record.taps[0])
-    temperature = float(str(record.params["temperature"]))
-    gaussians = read_gaussians(context.sidecar, record, context.device)
+    record = top_record(context)
+    gaussians = {record.taps[0]: read_gaussians(context.sidecar, record, context.device)}
     return Recipe(
-        targets=TargetSampler(
-            context.teacher.outputs.num_classes, context.device, {tap.id: gaussians}
-        ),
+        targets=TargetSampler(context.teacher.outputs.num_classes, context.device, gaussians),
         source=lopes_source(context, config),
         images=config.images,
         batch_size=config.batch_size,
-        terms={"top": Weighted(FeatureTarget(tap, divisor=temperature, rectify=True), 1.0)},
+        terms={"top": Weighted(top_target(context, record), 1.0)},
         steps=config.steps,
-        learning_rate=config.learning_rate,
     )

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from dfkd_meta.config import Config
 from dfkd_meta.synthesis.recipe import MethodContext, Recipe, method
-from dfkd_meta.synthesis.sources import PixelSource, gaussian_start
+from dfkd_meta.synthesis.sources.pixels import PixelSource, gaussian_start
 from dfkd_meta.synthesis.targets import TargetSampler
 
 

@@ -9,7 +9,7 @@ from dfkd_meta.config import Config
 from dfkd_meta.sidecar import StatisticRecord, Tap
 from dfkd_meta.synthesis.gaussians import ClassGaussians, read_gaussians
 from dfkd_meta.synthesis.recipe import MethodContext, Query, Recipe, Weighted, method
-from dfkd_meta.synthesis.sources import PixelSource, Start, gaussian_start
+from dfkd_meta.synthesis.sources.pixels import PixelSource, Start, gaussian_start
 from dfkd_meta.synthesis.targets import Targets, TargetSampler
 from dfkd_meta.synthesis.terms.features import FeatureTarget
 from dfkd_meta.synthesis.terms.labels import CrossEntropy
@@ -60,7 +60,7 @@ def recorded(context: MethodContext, config: RecordedConfig) -> Recipe:
     """Start from the richest input-level record, else noise; match every record at every tap."""
     drawn = _input_gaussians(context)
     start = _start(context, config, drawn)
-    source = PixelSource(start, _bounds(context))
+    source = PixelSource(start, _bounds(context), config.learning_rate)
     as_drawn = drawn is not None and _recognized(context, source) >= config.trust
     gaussians = {} if as_drawn else _hidden_gaussians(context)
     terms = {} if as_drawn else _terms(context, config, gaussians)
@@ -77,7 +77,6 @@ def recorded(context: MethodContext, config: RecordedConfig) -> Recipe:
         batch_size=config.batch_size,
         terms=terms,
         steps=0 if as_drawn else config.steps,
-        learning_rate=config.learning_rate,
     )
 
 
@@ -90,7 +89,7 @@ def _recognized(context: MethodContext, source: PixelSource) -> float:
     sampler = TargetSampler(context.teacher.outputs.num_classes, context.device)
     targets = sampler.sample(PROBE_SIZE, 0, generator)
     with torch.no_grad():
-        picked = context.teacher(source.begin(targets, generator)).argmax(1)
+        picked = context.teacher(source.fresh(targets, generator)).argmax(1)
     return float((picked == targets.labels).float().mean())
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from dfkd_meta.checkpoint import State
 from dfkd_meta.sidecar import Sidecar, StatisticRecord, Tap
 from dfkd_meta.synthesis.gaussians import ClassGaussians, read_gaussians
-from dfkd_meta.synthesis.recipe import StepState
+from dfkd_meta.synthesis.terms.base import StepState, Term
 from dfkd_meta.teachers import channel_axis
 
 
@@ -69,7 +71,7 @@ class RecordedMoments:
 
 
 @dataclass(frozen=True)
-class StandardizedMoments:
+class StandardizedMoments(Term):
     """Distance of batch moments from recorded ones, in units of the recorded spread.
 
     Mean over records, groups and features of ``((m - mu) / sigma)^2 + (s / sigma - 1)^2``, with
@@ -78,6 +80,7 @@ class StandardizedMoments:
     term (Yin et al. 2020, eq. 4), taken class by class where the records are.
     """
 
+    component: ClassVar[str] = "bn"
     records: tuple[RecordedMoments, ...]
     floor: float = 0.05
 
@@ -98,21 +101,105 @@ class StandardizedMoments:
 
 
 @dataclass(frozen=True)
-class MomentNorms:
+class MomentNorms(Term):
     """``sum_l ||m_l - mu_l||_2 + ||v_l - sigma^2_l||_2`` over layers, on whole-batch moments.
 
     DeepInversion's feature term as its published code computes it: norms, not their squares.
+    ``relative`` divides each feature by its recorded spread (see ``relative_norms``).
     """
 
+    component: ClassVar[str] = "bn"
     records: tuple[RecordedMoments, ...]
+    relative: bool = False
 
     @property
     def taps(self) -> tuple[Tap, ...]:
         return tuple(record.tap for record in self.records)
 
     def __call__(self, state: StepState) -> Tensor:
+        norms = relative_norms if self.relative else plain_norms
         total = state.logits.new_zeros(())
         for record in self.records:
             groups, shift, variance = record.of_batch(state)
-            total = total + shift.norm() + (variance - record.variance[groups]).norm()
+            total = total + norms(shift, variance, record.variance[groups])
         return total
+
+
+@dataclass
+class MomentumNorms(Term):
+    """``MomentNorms`` with each batch's moments blended into those of the batches before it.
+
+    Compared with the record is ``(1 - r) m + r M``, M the moving average of finished batches with
+    the same rate r = ``momentum``, so that batches together, not each alone, match the statistics
+    (FastDFKD, Fang et al. 2022; the first batch is compared as it is). The published
+    code feeds the average with the last inner step; here it is the batch that was kept.
+    """
+
+    component: ClassVar[str] = "bn"
+    records: tuple[RecordedMoments, ...]
+    momentum: float = 0.9
+    relative: bool = False
+    averages: list[tuple[Tensor, Tensor]] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        if any(record.statistics.classes for record in self.records):
+            raise ValueError("a moving average is kept of whole batches: global records only")
+
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        return tuple(record.tap for record in self.records)
+
+    def __call__(self, state: StepState) -> Tensor:
+        norms = relative_norms if self.relative else plain_norms
+        total = state.logits.new_zeros(())
+        for record, (shift, variance) in zip(self.records, self._blended(state), strict=True):
+            total = total + norms(shift, variance, record.variance)
+        return total
+
+    def end_batch(self, state: StepState) -> None:
+        self.averages = [
+            (shift.clone(), variance.clone()) for shift, variance in self._blended(state)
+        ]
+
+    def state(self) -> State:
+        return {"averages": [list(pair) for pair in self.averages]}
+
+    def load_state(self, state: State) -> None:
+        devices = [record.variance.device for record in self.records]
+        self.averages = [
+            (shift.to(device), variance.to(device))
+            for (shift, variance), device in zip(state["averages"], devices, strict=False)
+        ]
+
+    def _blended(self, state: StepState) -> list[tuple[Tensor, Tensor]]:
+        """Per record: mean minus recorded mean `1 f` and variance `1 f`, with the past in them."""
+        moments = [record.of_batch(state)[1:] for record in self.records]
+        if not self.averages:
+            return moments
+        keep = self.momentum
+        return [
+            ((1 - keep) * shift + keep * past_shift, (1 - keep) * variance + keep * past_variance)
+            for (shift, variance), (past_shift, past_variance) in zip(
+                moments, self.averages, strict=True
+            )
+        ]
+
+
+def plain_norms(shift: Tensor, variance: Tensor, recorded: Tensor) -> Tensor:
+    """``||m - mu||_2 + ||v - sigma^2||_2`` over all groups and features (each `g f`)."""
+    norm: Tensor = shift.norm() + (variance - recorded).norm()
+    return norm
+
+
+def relative_norms(
+    shift: Tensor, variance: Tensor, recorded: Tensor, floor: float = 0.05
+) -> Tensor:
+    """The same in units of the recorded spread: ``||(m - mu) / sigma|| + ||v / sigma^2 - 1||``.
+
+    ``floor`` times the layer's mean variance is added to both variances. For places without
+    BatchNorm, whose scales differ by orders of magnitude from layer to layer and net to net.
+    """
+    extra = floor * recorded.mean(1, keepdim=True) + torch.finfo(recorded.dtype).tiny
+    scale = recorded + extra
+    norm: Tensor = (shift / scale.sqrt()).norm() + ((variance + extra) / scale - 1).norm()
+    return norm

@@ -7,19 +7,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dfkd_meta.sidecar import Tap
-from dfkd_meta.synthesis.recipe import StepState
+from dfkd_meta.synthesis.terms.base import StepState, Term
 
 
 @dataclass(frozen=True)
-class TotalVariation:
+class TotalVariation(Term):
     """Sum over four neighbor directions of the 2-norm of the differences, over the whole batch.
 
     The prior of DeepInversion (Yin et al. 2020) with its published weights' scale. Inputs
     `n c h w`; anything else has no neighbors and costs nothing.
     """
-
-    taps: tuple[Tap, ...] = ()
 
     def __call__(self, state: StepState) -> Tensor:
         x = state.images
@@ -35,10 +32,8 @@ class TotalVariation:
 
 
 @dataclass(frozen=True)
-class L2Norm:
+class L2Norm(Term):
     """2-norm of the whole batch of inputs (Yin et al. 2020)."""
-
-    taps: tuple[Tap, ...] = ()
 
     def __call__(self, state: StepState) -> Tensor:
         norm: Tensor = torch.linalg.vector_norm(state.images)

@@ -1,41 +1,52 @@
-"""Where inputs come from: free pixels that an optimizer moves."""
+"""Free pixels: every input element is a parameter."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from dfkd_meta.synthesis.sources.base import Source
 from dfkd_meta.synthesis.targets import Targets
 
 Start = Callable[[Targets, torch.Generator], Tensor]
 """Makes the first inputs of a batch: float32 `n ...`, model-normalized."""
 
 
-@dataclass(frozen=True)
-class PixelSource:
-    """Every input element is a parameter.
+@dataclass
+class PixelSource(Source):
+    """A batch of pixels with an Adam of its own (Kingma & Ba 2015).
 
     ``bounds`` (low, high; each broadcasts over one input) keeps the inputs inside the values that
     real inputs can take; None leaves them free.
     """
 
+    kind: ClassVar[str] = "pixels"
     start: Start
     bounds: tuple[Tensor, Tensor] | None = None
+    learning_rate: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.999)
+    _pixels: Tensor = field(init=False, repr=False)
 
-    def begin(self, targets: Targets, generator: torch.Generator) -> Tensor:
-        """The leaf tensor to optimize: float32 `n ...`, model-normalized, requires grad."""
-        pixels = self.start(targets, generator).detach().clone()
-        self.project(pixels)
-        return pixels.requires_grad_()
+    def begin(self, targets: Targets, generator: torch.Generator) -> None:
+        self._pixels = self.fresh(targets, generator).requires_grad_()
+        self.optimizer = torch.optim.Adam([self._pixels], lr=self.learning_rate, betas=self.betas)
+
+    def images(self) -> Tensor:
+        return self._pixels
 
     @torch.no_grad()
-    def project(self, pixels: Tensor) -> None:
-        """Clip in place to the bounds."""
+    def after_step(self) -> None:
         if self.bounds is not None:
-            pixels.clamp_(*self.bounds)
+            self._pixels.clamp_(*self.bounds)
+
+    def fresh(self, targets: Targets, generator: torch.Generator) -> Tensor:
+        """The inputs that a batch starts from, inside the bounds."""
+        pixels = self.start(targets, generator).detach().clone()
+        return pixels if self.bounds is None else pixels.clamp_(*self.bounds)
 
 
 def gaussian_start(

@@ -1,0 +1,1 @@
+"""The benchmark: a grid from a TOML file -> resumable runs -> one journal -> one table."""

@@ -1,0 +1,172 @@
+"""The table as Markdown that reads well as plain text, too: padded columns, short cells."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from statistics import mean
+
+from dfkd_meta.bench.grid import Budget
+from dfkd_meta.bench.published import Fact
+from dfkd_meta.bench.table import Line, Section
+
+BATCH = re.compile(r"^batch \d+: ")
+
+LEGEND = (
+    "Accuracy is top-1 on the test split, in percent, of the student after its last training step "
+    "(or of its moving average, where asked for): mean (lowest to highest) over `n` seeds. No step "
+    "was chosen by looking at test data. The other numbers are means over the seeds: `CPU s` is "
+    "the process CPU time of synthesis and training together, `images` the inputs made for the "
+    "student (of controls: given to it), `steps` its training steps, `peak MB` the peak resident "
+    "memory of the run's own process with all libraries in it, before evaluation."
+)
+
+HINTS = {
+    "GPU s": "`GPU s` is the wall time of synthesis and training on the GPU.",
+    "published %": "`published` is what the literature reports, with its source below; its "
+    "teachers, schedules and numbers of inputs are its own.",
+    "authors' code %": "`authors' code` is the final accuracy of one run of the published code on "
+    "the same teacher in 480 CPU seconds of one core, with its source below.",
+}
+
+
+def as_markdown(title: str, sections: Sequence[Section]) -> str:
+    """The whole document; sections of which nothing has run yet are left out."""
+    sources = _Sources()
+    begun = [s for s in sections if any(line.records or line.reasons for line in s.lines)]
+    parts = [_section(section, sources) for section in begun]
+    pending = sum(_missing(line) for section in sections for line in section.lines)
+    used = "\n".join(parts)
+    legend = [LEGEND, *(hint for name, hint in HINTS.items() if f" {name} " in used)]
+    head = [f"# {title}", "", textwrap.fill(" ".join(legend), 100, break_on_hyphens=False)]
+    if pending:
+        head += ["", f"**{pending} runs are still to be made.**"]
+    return "\n".join([*head, "", *parts, *sources.listed()]).rstrip() + "\n"
+
+
+class _Sources:
+    """Numbers the sources in the order in which they are first cited."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+
+    def cite(self, fact: Fact) -> str:
+        return f"[{self.numbers.setdefault(fact.citation, len(self.numbers) + 1)}]"
+
+    def listed(self) -> list[str]:
+        if not self.numbers:
+            return []
+        entries = [f"{number}. {text}" for text, number in self.numbers.items()]
+        return ["## Sources", "", *entries]
+
+
+def _section(section: Section, sources: _Sources) -> str:
+    lines = section.lines
+    on_gpu = any(r["machine"]["device"] == "cuda" for line in lines for r in line.records)
+    facts = {line.label: (section.published(line), section.code(line)) for line in lines}
+    seconds = "GPU s" if on_gpu else "CPU s"
+    columns = ["method", "accuracy %", "n", seconds, "images", "steps", "peak MB"]
+    shown = [
+        any(published for published, _ in facts.values()),
+        any(code for _, code in facts.values()),
+    ]
+    columns += [
+        name for name, some in zip(("published %", "authors' code %"), shown, strict=True) if some
+    ]
+    rows: list[list[str]] = []
+    for index, line in enumerate(lines):
+        if line.control and (index == 0 or not lines[index - 1].control):
+            rows.append(["**controls**"] + [""] * (len(columns) - 1))
+        cited = [
+            ", ".join(_cited(fact, section, sources) for fact in found)
+            for found, some in zip(facts[line.label], shown, strict=True)
+            if some
+        ]
+        rows.append([*_numbers(line, "seconds" if on_gpu else "cpu_seconds"), *cited])
+    text = [f"## {section.teacher} -> {section.student}", "", _circumstances(section), ""]
+    text += [*_table(columns, rows), "", *_remarks(lines)]
+    return "\n".join(text)
+
+
+def _numbers(line: Line, seconds: str) -> list[str]:
+    scores = [100 * value for value in line.values("result", "accuracy")]
+    if not scores:
+        status = line.reasons[0].partition(":")[0] if line.reasons else "to be made"
+        return [f"`{line.label}`", status, "0", "", "", "", ""]
+    spread = f" ({min(scores):.2f} to {max(scores):.2f})" if len(scores) > 1 else ""
+    return [
+        f"`{line.label}`",
+        f"{mean(scores):.2f}{spread}",
+        str(len(scores)),
+        f"{mean(line.total(seconds)):,.0f}",
+        f"{mean(line.values('result', 'images')):,.0f}",
+        f"{mean(line.values('result', 'student_steps')):,.0f}",
+        f"{mean(line.values('result', 'peak_memory_mb')):,.0f}",
+    ]
+
+
+def _cited(fact: Fact, section: Section, sources: _Sources) -> str:
+    elsewhere = "" if section.own(fact) else f" ({fact.pair})"
+    return f"{fact.accuracy:.2f}{elsewhere} {sources.cite(fact)}"
+
+
+def _circumstances(section: Section) -> str:
+    record = section.record
+    words = []
+    if record is not None:
+        teacher, score = record["teacher"], record["teacher"]["accuracy"]
+        known = "" if score is None else f", {100 * score:.2f} %"
+        words.append(f"Teacher `{teacher['architecture']}`{known}")
+        size = record["sidecar"]["bytes"]
+        words.append(f"sidecar `{section.profile}`, {_bytes(size)}")
+    else:
+        words.append(f"Sidecar `{section.profile}`")
+    return "; ".join([*words, _budget(section.budget, section.spending)]) + "."
+
+
+def _budget(name: str, budget: Budget) -> str:
+    if budget.cpu_seconds is None:
+        return f"budget `{name}`"
+    share = f"{100 * budget.share:.0f} % of it for images made beforehand"
+    return f"budget `{name}`, {budget.cpu_seconds:g} CPU s, {share}"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
+
+
+def _missing(line: Line) -> int:
+    """Runs without a result and without a reason for that."""
+    return 0 if line.reasons else line.runs - len(line.records)
+
+
+def _remarks(lines: Sequence[Line]) -> list[str]:
+    """Why lines are empty, and what their runs had to say."""
+    remarks = [f"* `{line.label}`: {reason}" for line in lines for reason in line.reasons]
+    remarks += [f"* `{line.label}`: {note}" for line in lines for note in _notes(line)]
+    return [*remarks, ""] if remarks else []
+
+
+def _notes(line: Line) -> list[str]:
+    """Each note once; of what was noted about single batches, in how many it was."""
+    counted = Counter(
+        BATCH.sub("batches ({}): ", note, count=1)
+        for record in line.records
+        for note in record["notes"]
+    )
+    return [note.replace("{}", str(count), 1) for note, count in counted.items()]
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table whose columns are as wide as their widest cell; numbers on the right."""
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in (columns, *rows)]
+    widths = [max(3, *(len(row[index]) for row in cells)) for index in range(len(columns))]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    aligned = [
+        [row[0].ljust(widths[0])]
+        + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        for row in cells
+    ]
+    return ["| " + " | ".join(row) + " |" for row in (aligned[0], rule, *aligned[1:])]

@@ -1,0 +1,132 @@
+"""One run, measured: what it cost, and how good its student is on data that nothing else saw."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dfkd_meta.batches import SyntheticBatch
+from dfkd_meta.bench.journal import write_whole
+from dfkd_meta.bench.tasks import CellTask
+from dfkd_meta.consumer.budget import plan_budget
+from dfkd_meta.consumer.pipeline import DistillConfig
+from dfkd_meta.consumer.run import run_method
+from dfkd_meta.data import open_data
+from dfkd_meta.distillation.evaluation import accuracy, agreement
+from dfkd_meta.sidecar import MANIFEST_FILE, Sidecar, read_sidecar, sha256_file
+from dfkd_meta.teachers import Teacher, teacher_from_sidecar
+
+AGREEMENT_IMAGES = 10_000
+
+
+def run_cell(task: CellTask, device: torch.device) -> dict[str, Any]:
+    """Distill one student and measure it once, after its last step. Raises as ``run_method`` does.
+
+    The facts are those of the journal. Peak memory is taken before the evaluation.
+    """
+    folder = Path(task.teacher)
+    sidecar = read_sidecar(folder)
+    digest = sha256_file(folder / MANIFEST_FILE)
+    teacher = teacher_from_sidecar(folder, sidecar, factory=task.factory).to(device)
+    config, planning = _planned(task, teacher, sidecar, device)
+    # Named after the manifest: a checkpoint of a teacher that was made again since is left alone.
+    checkpoint = Path(task.place) / f"{digest[:16]}.checkpoint"
+    outcome = run_method(teacher, sidecar, config, device, checkpoint=checkpoint, resume=True)
+    memory = {"peak_memory_mb": peak_memory_mb()}
+    if device.type == "cuda":
+        memory["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
+    module = outcome.student.module
+    test = open_data(task.test, split="test")
+    manifest = sidecar.manifest
+    return {
+        "teacher": {
+            "architecture": manifest.teacher.architecture,
+            "parameters": manifest.teacher.parameters,
+            "accuracy": manifest.evaluation and manifest.evaluation.accuracy,
+            "sidecar_sha256": digest,
+            "profile": manifest.profile,
+        },
+        "student": {
+            "architecture": outcome.student.architecture,
+            "arguments": outcome.student.arguments,
+            "parameters": sum(p.numel() for p in module.parameters()),
+        },
+        "counts": {"images": config.images, "steps": config.training.steps},
+        "result": {
+            "accuracy": accuracy(module, test, teacher.inputs),
+            "evaluated_on": f"{test.name} ({test.split}), {len(test)} samples",
+            "agreement_on_inputs": _agreement(outcome.pool, teacher, module),
+            "images": outcome.images,
+            "student_steps": outcome.student_steps,
+            "seconds": outcome.seconds,
+            "cpu_seconds": outcome.cpu_seconds,
+            "planning_cpu_seconds": planning,
+            **memory,
+        },
+        "notes": outcome.notes,
+        "machine": _machine(device),
+    }
+
+
+def peak_memory_mb() -> float:
+    """The peak resident memory of this process in MiB.
+
+    Linux counts the parent's memory into a child's ``ru_maxrss``, so it is asked another way there.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    unit = 2**20 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def _planned(
+    task: CellTask, teacher: Teacher, sidecar: Sidecar, device: torch.device
+) -> tuple[DistillConfig, float]:
+    """The configuration with its counts, and the CPU seconds it took to find them.
+
+    They are written down before the run begins: a run that goes on after a kill keeps them.
+    """
+    if task.cpu_seconds is None:
+        return task.config, 0.0
+    plan = Path(task.place) / "plan.json"
+    if plan.exists():
+        kept = json.loads(plan.read_text(encoding="utf-8"))
+        return DistillConfig.model_validate(kept["config"]), kept["cpu_seconds"]
+    started = time.process_time()
+    config = plan_budget(teacher, sidecar, task.config, device, task.cpu_seconds, share=task.share)
+    spent = time.process_time() - started
+    write_whole(plan, json.dumps({"config": config.model_dump(mode="json"), "cpu_seconds": spent}))
+    return config, spent
+
+
+def _agreement(pool: SyntheticBatch, teacher: Teacher, module: torch.nn.Module) -> float:
+    """The share of the inputs the student saw (of many, some) that both call by the same name."""
+    count = min(len(pool), AGREEMENT_IMAGES)
+    spread = torch.linspace(0, len(pool) - 1, count).long()
+    return agreement(module, teacher, pool.images[spread])
+
+
+def _machine(device: torch.device) -> dict[str, Any]:
+    on_gpu = device.type == "cuda"
+    return {
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": device.type,
+        "gpu": torch.cuda.get_device_name(device) if on_gpu else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "dfkd_meta": version("dfkd-meta"),
+    }

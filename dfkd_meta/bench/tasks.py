@@ -1,0 +1,60 @@
+"""What a worker process is asked to do, and the file its answer comes back in."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from dfkd_meta.bench.grid import Grid
+from dfkd_meta.config import Config
+from dfkd_meta.consumer.pipeline import DistillConfig
+
+
+class TeacherTask(Config):
+    """Make the teacher ``name`` of ``grid``, whose file lies in ``folder``, ready in ``out``."""
+
+    kind: Literal["teacher"] = "teacher"
+    grid: Grid
+    folder: str
+    out: str
+    name: str
+    profile: str
+    device: str
+    threads: int
+
+
+class CellTask(Config):
+    """Run one cell: texts in ``config`` and ``test`` are those of this machine.
+
+    ``teacher`` is the folder with teacher and sidecar, ``place`` the folder of the run (its
+    checkpoint, its plan), ``cpu_seconds`` its budget if it has one.
+    """
+
+    kind: Literal["cell"] = "cell"
+    teacher: str
+    factory: str | None = None
+    config: DistillConfig
+    test: str
+    place: str
+    cpu_seconds: float | None = None
+    share: float = 0.5
+    device: str
+    threads: int
+
+
+class Task(Config):
+    """One of them."""
+
+    task: TeacherTask | CellTask = Field(discriminator="kind")
+
+
+class Answer(Config):
+    """How it went: ``refused`` when the method cannot run on this teacher and sidecar.
+
+    ``facts`` are the measurements of a finished cell.
+    """
+
+    status: Literal["done", "refused", "failed"]
+    reason: str | None = None
+    facts: dict[str, Any] = Field(default_factory=dict)

@@ -1,0 +1,92 @@
+"""Saved states: nested dicts and lists of tensors and plain values, in one safetensors file."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dfkd_meta.errors import UsageError
+
+State = dict[str, Any]
+"""Nested dicts (string or integer keys) and lists of tensors, numbers, strings, bools and None."""
+
+TENSOR = "\0tensor"  # marks the place of a tensor in the JSON skeleton
+INTEGER_KEYS = "\0integer keys"  # as in the state of a torch optimizer; JSON knows strings only
+
+
+def save_state(path: Path, state: State) -> None:
+    """Write ``state`` to ``path``, whole or not at all: a kill leaves the earlier file."""
+    tensors: dict[str, Tensor] = {}
+    skeleton = _take_apart(state, tensors)
+    unfinished = path.with_name(path.name + ".tmp")
+    save_file(tensors, unfinished, metadata={"state": json.dumps(skeleton)})
+    with unfinished.open("rb") as file:
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def load_state(path: Path) -> State:
+    """Read what ``save_state`` wrote; tensors come to the CPU. Raises UsageError."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            skeleton = json.loads((file.metadata() or {})["state"])
+            names = list(file.keys())
+            state = _put_together(skeleton, {key: file.get_tensor(key) for key in names})
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise UsageError(
+            f"the saved state cannot be read: {error}",
+            where=str(path),
+            hint="delete it to start afresh",
+        ) from error
+    if not isinstance(state, dict):
+        raise UsageError("the saved state is not a table", where=str(path))
+    return state
+
+
+def _take_apart(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """The value with every tensor replaced by its key in ``tensors``."""
+    if isinstance(value, Tensor):
+        key = str(len(tensors))
+        # A copy: two views of one storage cannot be saved, and the live tensor may change.
+        tensors[key] = value.detach().to("cpu", copy=True).contiguous()
+        return {TENSOR: key}
+    if isinstance(value, dict):
+        parts = {str(key): _take_apart(item, tensors) for key, item in value.items()}
+        if value and all(isinstance(key, int) for key in value):
+            return {INTEGER_KEYS: parts}
+        return parts
+    if isinstance(value, list | tuple):
+        return [_take_apart(item, tensors) for item in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise TypeError(f"a state cannot hold {type(value).__name__}")
+
+
+def _put_together(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_put_together(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if TENSOR in value:
+        return tensors[value[TENSOR]]
+    if INTEGER_KEYS in value:
+        parts = value[INTEGER_KEYS]
+        return {int(key): _put_together(item, tensors) for key, item in parts.items()}
+    return {key: _put_together(item, tensors) for key, item in value.items()}
+
+
+def generator_state(generator: torch.Generator) -> State:
+    """The state of a random stream."""
+    return {"stream": generator.get_state()}
+
+
+def load_generator_state(generator: torch.Generator, state: State) -> None:
+    """Continue a random stream where it was saved."""
+    generator.set_state(state["stream"])

@@ -1,0 +1,190 @@
+"""Counts that fit a time: how many images and training steps a run can afford on this machine.
+
+What comes out are plain counts in a plain configuration, so a run with them repeats exactly; only
+finding them depends on the machine and its moment.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from dfkd_meta.batches import SyntheticBatch
+from dfkd_meta.consumer.pipeline import DistillConfig, check_student, make_recipe
+from dfkd_meta.consumer.run import Distillation
+from dfkd_meta.errors import MethodError
+from dfkd_meta.sidecar import Sidecar
+from dfkd_meta.synthesis.recipe import Recipe
+from dfkd_meta.teachers import Teacher
+
+Clock = Callable[[], float]
+
+MOST_IMAGES = 60_000  # as many as alternating methods keep; the rest of the time trains
+MANY_STEPS = 1_000_000  # a schedule that the few steps of a measurement do not reach the end of
+MEASURING = 0.02  # the share of the budget that each measurement lasts at least ...
+LONGEST = 2.0  # ... and no longer than this, in seconds
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds for one batch of ``recipe.batch_size`` inputs, and for one student step with all that
+    belongs to it (the teacher's answers, fresh inputs)."""
+
+    batch: float
+    step: float
+
+
+def plan_budget(
+    teacher: Teacher,
+    sidecar: Sidecar,
+    config: DistillConfig,
+    device: torch.device,
+    cpu_seconds: float,
+    *,
+    share: float = 0.5,
+    clock: Clock | None = None,
+) -> DistillConfig:
+    """``config`` with the counts that spend ``cpu_seconds`` on this machine, measured here and now.
+
+    A few synthesis and student steps are timed in CPU seconds of this process (on a GPU in wall
+    seconds) with networks and random streams of their own: nothing of the run is disturbed. Of a
+    method that makes all inputs first, ``share`` of the time makes images; of one in which student
+    and synthesis take turns, ``training.steps`` includes the batches between them; where inputs
+    are given or drawn without optimization their number stays and all other time trains. Counts are
+    at least 1. The measurement itself comes on top.
+
+    Raises as ``run_method`` does, and MethodError when half the time would have passed before the
+    first student step.
+    """
+    check_student(teacher, config)
+    recipe = make_recipe(teacher, sidecar, config, device)
+    long = config.training.model_copy(update={"steps": MANY_STEPS})
+    probing = config.model_copy(update={"training": long})
+    meter = Meter(clock or clock_of(device), min(MEASURING * cpu_seconds, LONGEST))
+    costs = measure_costs(teacher, recipe, probing, device, meter)
+    _require_a_start(config.method, recipe, costs, cpu_seconds)
+    images, steps = fitting_counts(recipe, costs, cpu_seconds, share)
+    training = config.training.model_copy(update={"steps": steps})
+    return config.model_copy(update={"images": images or config.images, "training": training})
+
+
+def fitting_counts(
+    recipe: Recipe, costs: Costs, seconds: float, share: float
+) -> tuple[int | None, int]:
+    """Images (None: as the recipe has them) and student steps that together take ``seconds``."""
+    if recipe.rounds is not None:
+        turn = costs.step + costs.batch / recipe.rounds.student_steps
+        return None, max(1, int((seconds - recipe.rounds.warm_up * costs.batch) / turn))
+    if recipe.given is not None:
+        return None, max(1, int(seconds / costs.step))
+    each = costs.batch / recipe.batch_size
+    images = None
+    if recipe.steps and recipe.terms:
+        images = min(max(1, int(share * seconds / each)), MOST_IMAGES)
+    spent = each * (images or recipe.images)
+    return images, max(1, int((seconds - spent) / costs.step))
+
+
+def _require_a_start(name: str, recipe: Recipe, costs: Costs, seconds: float) -> None:
+    """Refuse a budget that a method's first batches would use up before any student is trained."""
+    first = recipe.rounds.warm_up + 1 if recipe.rounds else 0
+    if first * costs.batch > seconds / 2:
+        raise MethodError(
+            f"{name!r} makes {first} batches of about {costs.batch:.1f} s each before the first "
+            f"student step, which leaves too little of {seconds:g} s",
+            hint="a larger budget, or fewer and smaller batches: options.warm_up, "
+            "options.batch_size, options.steps",
+        )
+
+
+def predicted_seconds(recipe: Recipe, costs: Costs, images: int | None, steps: int) -> float:
+    """How long a run with these counts takes."""
+    if recipe.rounds is not None:
+        batches: float = recipe.rounds.warm_up - (-steps // recipe.rounds.student_steps)
+    else:
+        batches = 0 if recipe.given is not None else (images or recipe.images) / recipe.batch_size
+    return batches * costs.batch + steps * costs.step
+
+
+def clock_of(device: torch.device) -> Clock:
+    """What a second on ``device`` is: of this process's CPU time, or of a GPU that has finished."""
+    if device.type != "cuda":
+        return time.process_time
+
+    def finished() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return finished
+
+
+@dataclass(frozen=True)
+class Meter:
+    """Times work that comes in small pieces, for at least ``least`` seconds."""
+
+    clock: Clock
+    least: float
+
+    def once(self, work: Callable[[], object]) -> float:
+        started = self.clock()
+        work()
+        return self.clock() - started
+
+    def each(self, work: Callable[[], object], most: int = 1_000) -> float:
+        """Mean seconds of one piece, after one piece that does not count."""
+        work()
+        started, pieces = self.clock(), 0
+        while pieces < most:
+            work()
+            pieces += 1
+            if self.clock() - started >= self.least:
+                break
+        return (self.clock() - started) / pieces
+
+
+def measure_costs(
+    teacher: Teacher, recipe: Recipe, config: DistillConfig, device: torch.device, meter: Meter
+) -> Costs:
+    """Time a few pieces of both halves of a run."""
+    if recipe.rounds is not None:  # the batches after the warm-up, which see the student
+        recipe = replace(recipe, rounds=replace(recipe.rounds, warm_up=0))
+    size = config.training.batch_size
+    if recipe.given is not None:
+        few = recipe.given.select(torch.arange(size) % len(recipe.given)).to(device)
+        run = Distillation(teacher, replace(recipe, given=few), config, device)
+        return Costs(0.0, meter.each(lambda: run.trainer.step(few)))
+    batch = _batch_seconds(teacher, recipe, config, device, meter)
+    short = Distillation(teacher, replace(recipe, steps=min(recipe.steps, 1)), config, device)
+    made = short.synthesizer.make_batch(recipe.batch_size)
+    sample = made.select(torch.arange(size, device=made.images.device) % len(made))
+    fresh = recipe.rounds is not None and recipe.rounds.fresh
+
+    def step() -> None:
+        seen: SyntheticBatch = short.synthesizer.fresh_batch(size) if fresh else sample
+        short.trainer.step(seen)
+
+    return Costs(batch, meter.each(step))
+
+
+def _batch_seconds(
+    teacher: Teacher, recipe: Recipe, config: DistillConfig, device: torch.device, meter: Meter
+) -> float:
+    """Seconds of one whole batch, from batches of fewer optimization steps where it has many."""
+
+    def batch(steps: int) -> Callable[[], SyntheticBatch]:
+        short = Distillation(teacher, replace(recipe, steps=steps), config, device)
+        return lambda: short.synthesizer.make_batch(recipe.batch_size)
+
+    if recipe.steps <= 1 or not recipe.terms:
+        return meter.each(batch(recipe.steps))
+    base, steps = meter.each(batch(1), most=3), 1
+    while True:
+        steps = min(4 * steps, recipe.steps)
+        more = meter.once(batch(steps))
+        if more - base >= meter.least or steps == recipe.steps:
+            break
+    per_step = max(more - base, 0.0) / (steps - 1)
+    return base + (recipe.steps - 1) * per_step

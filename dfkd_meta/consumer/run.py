@@ -1,0 +1,247 @@
+"""One distillation from recipe to student: synthesis and training, in turns, resumable."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dfkd_meta.batches import Pool, SyntheticBatch
+from dfkd_meta.checkpoint import State, load_state, save_state
+from dfkd_meta.consumer.pipeline import DistillConfig, check_student, make_recipe
+from dfkd_meta.distillation.students import Student, build_student
+from dfkd_meta.distillation.training import Trainer
+from dfkd_meta.errors import UsageError
+from dfkd_meta.progress import Progress, Silent
+from dfkd_meta.seeding import derive_seed, generator_for
+from dfkd_meta.sidecar import MANIFEST_FILE, Sidecar, sha256_file
+from dfkd_meta.synthesis.engine import Synthesizer
+from dfkd_meta.synthesis.recipe import Recipe
+from dfkd_meta.teachers import Teacher
+
+SAVE_EVERY = 30.0  # seconds between checkpoints; what is lost by a kill is made again, identically
+SHOWN = 1_000  # inputs kept of a method that has no pool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished distillation.
+
+    ``pool`` is what the student was trained on (of methods without a pool, a last sample);
+    ``images`` counts all inputs made; ``seconds`` and ``cpu_seconds`` (of this process, all
+    threads) have the keys synthesis and training.
+    """
+
+    student: Student
+    pool: SyntheticBatch
+    images: int
+    student_steps: int
+    seconds: dict[str, float]
+    cpu_seconds: dict[str, float]
+    notes: list[str]
+
+
+def run_method(
+    teacher: Teacher,
+    sidecar: Sidecar,
+    config: DistillConfig,
+    device: torch.device,
+    *,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Make inputs by ``config.method`` and train a student on them.
+
+    With ``checkpoint`` (a file) the run is saved about twice a minute; with ``resume`` it goes on
+    from there, if the file exists, to the same student bit for bit. The file is removed at the end.
+    Raises MethodError, UsageError (also for a checkpoint of other settings), TeacherError.
+    """
+    check_student(teacher, config)
+    recipe = make_recipe(teacher, sidecar, config, device)
+    run = Distillation(teacher, recipe, config, device)
+    progress = progress or Silent()
+    saved = _Checkpoint(checkpoint, _fingerprint(sidecar, config), run)
+    if resume and checkpoint is not None and checkpoint.exists():
+        saved.restore()
+        progress.step(
+            f"resumed after {run.synthesizer.made} batches, {run.trainer.steps_done} student steps"
+        )
+    for _ in run.advance(progress):
+        saved.keep()
+    outcome = run.outcome()
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return outcome
+
+
+class Distillation:
+    """The state of one run. The one rule of who goes next is ``_due``."""
+
+    def __init__(
+        self, teacher: Teacher, recipe: Recipe, config: DistillConfig, device: torch.device
+    ) -> None:
+        self.teacher = teacher
+        self.recipe = recipe
+        self.config = config
+        self.device = device
+        self.student = build_student(
+            config.student, teacher, seed=derive_seed(config.seed, "student")
+        )
+        module = self.student.module.to(device)
+        self.trainer = Trainer(
+            module,
+            config.training,
+            generator_for(config.seed, "training"),
+            teacher=teacher,
+            losses=recipe.student_losses,
+        )
+        self.synthesizer = Synthesizer(
+            teacher, recipe, generator_for(config.seed, "synthesis"), student=module
+        )
+        self.order = generator_for(config.seed, "order")
+        self.pool = Pool(recipe.rounds.capacity if recipe.rounds else recipe.images)
+        if recipe.given is not None:
+            self.pool.add(recipe.given.to(device))
+        self.seconds = {"synthesis": 0.0, "training": 0.0}
+        self.cpu_seconds = dict(self.seconds)
+
+    def advance(self, progress: Progress) -> Iterator[None]:
+        """Do all that is left, yielding wherever the run can be saved."""
+        first = max(0, self._due(0) - self.synthesizer.made)
+        pairs = [f"comparing layers {line}" for line in self.trainer.objective.describe()]
+        for note in [*self.synthesizer.notes, *pairs]:
+            progress.step(note)
+        for _ in progress.track(range(first), total=first, what="synthesizing"):
+            self._make_batch(progress)
+            yield
+        left = self.config.training.steps - self.trainer.steps_done
+        what = "distilling" if self.recipe.rounds else "training"
+        for _ in progress.track(range(left), total=left, what=what):
+            while self.synthesizer.made < self._due(self.trainer.steps_done):
+                self._make_batch(progress)
+                yield
+            self._train()
+            yield
+
+    def outcome(self) -> Outcome:
+        """What came out. To be called when ``advance`` has ended."""
+        student = Student(self.student.architecture, self.student.arguments, self.trainer.finish())
+        fresh = self.recipe.rounds is not None and self.recipe.rounds.fresh
+        pool = self.synthesizer.fresh_batch(SHOWN) if fresh else self.pool.contents()
+        return Outcome(
+            student=student,
+            pool=pool.to(torch.device("cpu")),
+            images=self._images(),
+            student_steps=self.trainer.steps_done,
+            seconds=self.seconds,
+            cpu_seconds=self.cpu_seconds,
+            notes=self.synthesizer.notes,
+        )
+
+    def state(self) -> State:
+        """Everything that the rest of the run depends on."""
+        return {
+            "synthesizer": self.synthesizer.state(),
+            "trainer": self.trainer.state(),
+            "pool": self.pool.state(with_rows=self.recipe.given is None),
+            "order": self.order.get_state(),
+            "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
+        }
+
+    def load_state(self, state: State) -> None:
+        """Continue from a saved state of the same settings."""
+        self.synthesizer.load_state(state["synthesizer"])
+        self.trainer.load_state(state["trainer"])
+        self.pool.load_state(state["pool"], self.device)
+        self.order.set_state(state["order"])
+        self.seconds = dict(state["seconds"])
+        self.cpu_seconds = dict(state["cpu_seconds"])
+
+    def _due(self, student_steps: int) -> int:
+        """How many batches there must be before the student step after ``student_steps``."""
+        recipe = self.recipe
+        if recipe.given is not None:
+            return 0
+        if recipe.rounds is None:
+            return -(-recipe.images // recipe.batch_size)
+        return recipe.rounds.warm_up + 1 + student_steps // recipe.rounds.student_steps
+
+    def _make_batch(self, progress: Progress) -> None:
+        recipe, synthesizer = self.recipe, self.synthesizer
+        known = len(synthesizer.notes)
+        with self._timed("synthesis"):
+            left = recipe.images - synthesizer.made * recipe.batch_size
+            size = recipe.batch_size if recipe.rounds else min(recipe.batch_size, left)
+            batch = synthesizer.make_batch(size)
+            if recipe.rounds is None or not recipe.rounds.fresh:
+                self.pool.add(batch)
+        for note in synthesizer.notes[known:]:
+            progress.step(note)
+
+    def _train(self) -> None:
+        size = self.config.training.batch_size
+        fresh = self.recipe.rounds is not None and self.recipe.rounds.fresh
+        with self._timed("synthesis"):
+            batch = self.synthesizer.fresh_batch(size) if fresh else None
+        with self._timed("training"):
+            self.trainer.step(self.pool.draw(size, self.order) if batch is None else batch)
+
+    def _images(self) -> int:
+        if self.recipe.given is not None:
+            return len(self.recipe.given)
+        if self.recipe.rounds is None:
+            return self.recipe.images
+        drawn = self.synthesizer.draws * self.config.training.batch_size
+        return self.synthesizer.made * self.recipe.batch_size + drawn
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        self.seconds[part] += time.perf_counter() - wall
+        self.cpu_seconds[part] += time.process_time() - cpu
+
+
+class _Checkpoint:
+    """Saves a run to one file now and then, and reads it back."""
+
+    def __init__(self, path: Path | None, fingerprint: dict[str, Any], run: Distillation) -> None:
+        self.path = path
+        self.fingerprint = fingerprint
+        self.run = run
+        self.saved_at = time.monotonic()
+
+    def keep(self) -> None:
+        """Save, if it is time."""
+        if self.path is None or time.monotonic() - self.saved_at < SAVE_EVERY:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        save_state(self.path, {"run": self.run.state(), "of": self.fingerprint})
+        self.saved_at = time.monotonic()
+
+    def restore(self) -> None:
+        """Raises UsageError when the file is of another run or damaged."""
+        if self.path is None:
+            return
+        state = load_state(self.path)
+        if state.get("of") != self.fingerprint:
+            raise UsageError(
+                "the interrupted run had other settings or another sidecar",
+                where=str(self.path),
+                hint="repeat its settings, or delete the file to start afresh",
+            )
+        self.run.load_state(state["run"])
+
+
+def _fingerprint(sidecar: Sidecar, config: DistillConfig) -> dict[str, Any]:
+    return {
+        "config": config.model_dump(mode="json"),
+        "sidecar": sha256_file(sidecar.folder / MANIFEST_FILE),
+    }

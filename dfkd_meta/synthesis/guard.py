@@ -1,0 +1,74 @@
+"""Notices a generator that has died: all its outputs are one image, or nothing moves it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dfkd_meta.checkpoint import State
+from dfkd_meta.errors import MethodError
+from dfkd_meta.synthesis.sources.base import Source
+
+LEAST_SPREAD = 0.01  # a tenth of the lowest seen in healthy runs on digits
+RESTARTS = 3
+
+
+def relative_spread(images: Tensor) -> float:
+    """Standard deviation over the batch, over that of all pixels: 0 when all images are one.
+
+    images `n ...`; a value in [0, 1] (1: the mean image is flat).
+    """
+    flat = images.flatten(1)
+    whole = flat.std(correction=0)
+    if not whole > 0:
+        return 0.0
+    return float(flat.var(0, correction=0).mean().sqrt() / whole)
+
+
+class CollapseGuard:
+    """Watches the batches of a generator; free pixels cannot collapse and are left alone.
+
+    A dead generator is started afresh, ``RESTARTS`` times; then MethodError. DAFL's published code
+    ends with identical images and a KD loss of 0 on MNIST, silently (its issue 6).
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.restarts = 0
+        self._moved = True
+
+    def watch(self, gradients: Sequence[Tensor | None]) -> None:
+        """Note whether any gradient of a step is not zero."""
+        if self.source.kind != "pixels":
+            self._moved = any(g is not None and bool(g.any()) for g in gradients)
+
+    def check(self, images: Tensor, generator: torch.Generator) -> str | None:
+        """What is wrong with a finished batch `n ...`, after a restart; None when all is well."""
+        if self.source.kind == "pixels" or len(images) < 2:
+            return None
+        spread = relative_spread(images)
+        if spread >= LEAST_SPREAD and self._moved:
+            return None
+        reason = (
+            f"all images are the same (relative spread {spread:.4f})"
+            if spread < LEAST_SPREAD
+            else "the generator gets no gradient"
+        )
+        if self.restarts >= RESTARTS:
+            raise MethodError(
+                f"the generator died again after {RESTARTS} restarts: {reason}",
+                hint="lower its learning rate (--set options.learning_rate=...) or raise the "
+                "weight of the balance term (--set terms.balance.weight=...)",
+            )
+        self.restarts += 1
+        self._moved = True
+        self.source.restart(generator)
+        return f"{reason}; the generator was started afresh ({self.restarts} of {RESTARTS})"
+
+    def state(self) -> State:
+        return {"restarts": self.restarts, "moved": self._moved}
+
+    def load_state(self, state: State) -> None:
+        self.restarts, self._moved = state["restarts"], state["moved"]

@@ -1,0 +1,82 @@
+"""NAYER without its language model (Tran et al. 2024)."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from dfkd_meta.synthesis.methods.cmi import PoolConfig, shift_and_flip
+from dfkd_meta.synthesis.methods.deep_inversion import (
+    STATISTICS,
+    batch_statistics,
+    has_batchnorm,
+    statistics_notes,
+)
+from dfkd_meta.synthesis.recipe import MethodContext, Recipe, Rounds, Weighted, method
+from dfkd_meta.synthesis.sources.label_embedding import LabelEmbeddingSource, spread_embeddings
+from dfkd_meta.synthesis.sources.networks import make_generator
+from dfkd_meta.synthesis.targets import TargetSampler
+from dfkd_meta.synthesis.terms.adversarial import AgreementDivergence
+from dfkd_meta.synthesis.terms.labels import CrossEntropy
+from dfkd_meta.synthesis.terms.moments import MomentNorms
+
+
+class NAYERConfig(PoolConfig):
+    """The published weights of its CIFAR-100 script; sizes for a CPU.
+
+    ``life`` is the number of batches a generator lives. Published: 40 steps per batch of 400,
+    learning rate 4e-3, two batches per epoch and a new generator every 10 epochs, latents of 1,000,
+    embeddings of 512.
+    """
+
+    steps: int = Field(20, ge=0)
+    learning_rate: float = Field(4e-3, gt=0)
+    life: int = Field(10, ge=1)
+    embedding: int = Field(64, ge=1)
+    bn_weight: float = Field(10.0, ge=0)
+    oh_weight: float = Field(0.5, ge=0)
+    adv_weight: float = Field(1.3, ge=0)
+
+
+@method(
+    "nayer",
+    source="Tran et al. 2024 (NAYER), with fixed embeddings in place of CLIP's",
+    config=NAYERConfig,
+    needs=(STATISTICS,),
+    in_rounds=True,
+)
+def nayer(context: MethodContext, config: NAYERConfig) -> Recipe:
+    """BatchNorm + one-hot + adversarial, by a generator of label embeddings behind a noisy layer.
+
+    The published embeddings are CLIP's of "a image of <class>", normalized over the batch; here
+    each class has a seeded random direction, orthogonal to the others where there is room, which
+    needs neither a language model nor names of classes and no normalization.
+    """
+    classes = context.teacher.outputs.num_classes
+    embeddings = spread_embeddings(classes, config.embedding, context.generator)
+    module = make_generator(
+        config.latent, context.teacher.inputs, config.width, context.generator, context.device
+    )
+    source = LabelEmbeddingSource(
+        module,
+        embeddings.to(context.device),
+        config.latent,
+        learning_rate=config.learning_rate,
+        life=config.life,
+    )
+    statistics = MomentNorms(batch_statistics(context), relative=not has_batchnorm(context))
+    return Recipe(
+        targets=TargetSampler(classes, context.device),
+        source=source,
+        images=config.batch_size,
+        batch_size=config.batch_size,
+        terms={
+            "bn": Weighted(statistics, config.bn_weight),
+            "oh": Weighted(CrossEntropy(), config.oh_weight),
+            "adv": Weighted(AgreementDivergence(), config.adv_weight),
+        },
+        steps=config.steps,
+        augment=shift_and_flip(context, config),
+        rounds=Rounds(config.student_steps, warm_up=config.warm_up, capacity=config.capacity),
+        keep_best=True,
+        notes=statistics_notes(context),
+    )

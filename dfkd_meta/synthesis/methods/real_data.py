@@ -1,0 +1,112 @@
+"""Controls that use data: KD on the real set, KD on another one, labels without a teacher."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from dfkd_meta.batches import SyntheticBatch, concatenate
+from dfkd_meta.config import Config
+from dfkd_meta.data import Dataset, batches, open_data
+from dfkd_meta.errors import DataError
+from dfkd_meta.sidecar import InputSpec
+from dfkd_meta.synthesis.recipe import MethodContext, Recipe, method
+from dfkd_meta.synthesis.sources.pixels import PixelSource, gaussian_start
+from dfkd_meta.synthesis.targets import TargetSampler
+
+LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as image libraries turn color into gray
+
+
+class DataConfig(Config):
+    """``data`` names a data set as every command does; ``limit`` keeps its first samples."""
+
+    data: str = Field(min_length=1)
+    split: str = "train"
+    limit: int | None = Field(None, ge=1)
+
+
+@method(
+    "real_data",
+    source="control: Hinton et al. 2015, KD on the original data",
+    config=DataConfig,
+)
+def real_data(context: MethodContext, config: DataConfig) -> Recipe:
+    """The upper limit of every data-free number: the same student schedule on real inputs."""
+    return data_recipe(context, read_pool(context, config))
+
+
+@method(
+    "alternative_data",
+    source="control: KD on another or unlabeled data set (Chen et al. 2019, table 1)",
+    config=DataConfig,
+)
+def alternative_data(context: MethodContext, config: DataConfig) -> Recipe:
+    """Any images: another data set, a folder of pictures, the ``synthetic.safetensors`` of a run.
+
+    Their labels are dropped (they are of other classes); colors are adapted to the teacher's.
+    """
+    return data_recipe(context, SyntheticBatch(read_pool(context, config).images))
+
+
+@method(
+    "scratch",
+    source="control: the student on true labels, without a teacher",
+    config=DataConfig,
+)
+def scratch(context: MethodContext, config: DataConfig) -> Recipe:
+    """Cross-entropy with the labels of the data; the teacher is not asked."""
+    pool = read_pool(context, config)
+    if pool.labels is None:
+        raise DataError("these data have no labels", where=config.data)
+    return data_recipe(context, pool, student_losses={"hard": 1.0})
+
+
+def data_recipe(
+    context: MethodContext, pool: SyntheticBatch, student_losses: dict[str, float] | None = None
+) -> Recipe:
+    """A recipe that synthesizes nothing."""
+    return Recipe(
+        targets=TargetSampler(context.teacher.outputs.num_classes, context.device),
+        source=PixelSource(gaussian_start(context.shape, context.device)),
+        images=len(pool),
+        batch_size=len(pool),
+        labeled=pool.labels is not None,
+        student_losses=student_losses,
+        given=pool,
+    )
+
+
+def read_pool(context: MethodContext, config: DataConfig) -> SyntheticBatch:
+    """The data as inputs of the teacher: float32 `n ...`, model-normalized, with labels if known.
+
+    Raises DataError when they do not fit the teacher.
+    """
+    inputs = context.teacher.inputs
+    dataset = _Recolored(open_data(config.data, split=config.split), inputs)
+    parts = [
+        SyntheticBatch(images, labels)
+        for images, labels in batches(dataset, inputs, batch_size=1000, limit=config.limit)
+    ]
+    return concatenate(parts)
+
+
+class _Recolored(Dataset):
+    """A data set with as many color channels as the teacher expects: gray from RGB or back."""
+
+    def __init__(self, inner: Dataset, inputs: InputSpec) -> None:
+        self.inner = inner
+        self.channels = inputs.shape[0] if len(inputs.shape) == 3 else None
+        self.name, self.split, self.labels = inner.name, inner.split, inner.labels
+        self.value_range, self.uniform = inner.value_range, inner.uniform
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def read(self, indices: object) -> Tensor:
+        images = self.inner.read(indices)  # type: ignore[arg-type]
+        if images.dim() != 4 or (images.shape[1], self.channels) not in ((1, 3), (3, 1)):
+            return images
+        if self.channels == 3:
+            return images.expand(-1, 3, -1, -1)
+        return (images * torch.tensor(LUMINANCE)[:, None, None]).sum(1, keepdim=True)

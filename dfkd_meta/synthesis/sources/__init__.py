@@ -1,0 +1,1 @@
+"""Where inputs come from: free pixels, or the outputs of a generator."""

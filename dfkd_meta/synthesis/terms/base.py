@@ -1,0 +1,78 @@
+"""What a loss term is, and what it sees at one step."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from dfkd_meta.checkpoint import State
+from dfkd_meta.sidecar import Tap
+from dfkd_meta.synthesis.targets import Targets
+
+
+@dataclass(frozen=True)
+class StepState:
+    """The inputs, what the teacher (and the student) made of them, and the aim.
+
+    images: float32 `n ...`, model-normalized, before augmentation. view: the same after it, which
+    is what the networks saw. logits: the teacher's, float32 `n c`. activations: tap id -> tensor
+    `n ...` inside the teacher. student_logits: the student's, float32 `n c`, None unless a term
+    asks. generator: the random stream of the batch.
+    """
+
+    images: Tensor
+    view: Tensor
+    logits: Tensor
+    activations: Mapping[str, Tensor]
+    targets: Targets
+    generator: torch.Generator
+    student_logits: Tensor | None = None
+
+    @property
+    def student(self) -> Tensor:
+        """The student's logits `n c`, for terms that see it."""
+        if self.student_logits is None:
+            raise ValueError("this term must set sees_student to see the student")
+        return self.student_logits
+
+
+class Term(ABC):
+    """A loss term: a scalar to minimize, from one step.
+
+    ``component`` names its column in the component table of the CMI benchmark (adv, bn, oh,
+    balance, act, cr; empty for others). A term that ``sees_student`` is left out while there is no
+    trained student.
+    """
+
+    component: ClassVar[str] = ""
+    sees_student: ClassVar[bool] = False
+
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        """The places of the teacher it looks at."""
+        return ()
+
+    @abstractmethod
+    def __call__(self, state: StepState) -> Tensor:
+        """The value of the term."""
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What the term itself trains along with the inputs."""
+        return []
+
+    def end_batch(self, state: StepState) -> None:
+        """Called once per batch with its finished images, without gradient."""
+        return None
+
+    def state(self) -> State:
+        """What lives longer than one batch."""
+        return {}
+
+    def load_state(self, state: State) -> None:
+        """Continue from a saved state."""
+        return None

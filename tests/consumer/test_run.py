@@ -1,0 +1,130 @@
+"""A run that was cut off anywhere goes on to the same student, whatever the method."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from dfkd_meta.checkpoint import load_state, save_state
+from dfkd_meta.config import make_config
+from dfkd_meta.consumer import run as run_module
+from dfkd_meta.consumer.pipeline import DistillConfig, make_recipe
+from dfkd_meta.consumer.run import Distillation, Outcome, run_method
+from dfkd_meta.errors import UsageError
+from dfkd_meta.progress import Silent
+from dfkd_meta.sidecar import Sidecar, read_sidecar
+from dfkd_meta.synthesis.recipe import methods
+from dfkd_meta.teachers import Teacher, teacher_from_sidecar
+from tests.support.small_recipes import options_for, shrunk, write_blobs
+
+Published = Callable[[str, str], Path]
+CPU = torch.device("cpu")
+TRAINING = {"steps": 7, "batch_size": 8}
+
+
+def opened(folder: Path) -> tuple[Teacher, Sidecar]:
+    sidecar = read_sidecar(folder)
+    return teacher_from_sidecar(folder, sidecar), sidecar
+
+
+def started(name: str, published: Published, data: Path) -> Distillation:
+    """A small run of a method on a teacher with dropout, or with BatchNorm if it can do with it."""
+    architecture = "hinton800" if "dropout" in str(methods.get(name).needs) else "digits_cnn"
+    teacher, sidecar = opened(published(architecture, "full"))
+    settings = {"method": name, "options": options_for(name, data), "training": TRAINING}
+    config = make_config(DistillConfig, settings)
+    return Distillation(teacher, shrunk(make_recipe(teacher, sidecar, config, CPU)), config, CPU)
+
+
+def ended(run: Distillation) -> Outcome:
+    for _ in run.advance(Silent()):
+        pass
+    return run.outcome()
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_a_run_cut_off_anywhere_ends_in_the_same_student(
+    name: str, published: Published, tmp_path: Path
+) -> None:
+    data = write_blobs(tmp_path)
+    whole = ended(started(name, published, data))
+    points = sum(1 for _ in started(name, published, data).advance(Silent()))
+    for cut in sorted({1, points // 2, points - 1}):
+        first = started(name, published, data)
+        for _ in itertools.islice(first.advance(Silent()), cut):
+            pass
+        save_state(tmp_path / "state", first.state())
+        second = started(name, published, data)
+        second.load_state(load_state(tmp_path / "state"))
+        again = ended(second)
+        assert torch.equal(whole.pool.images, again.pool.images), cut
+        theirs = again.student.module.state_dict()
+        for key, value in whole.student.module.state_dict().items():
+            assert torch.equal(value, theirs[key]), (cut, key)
+        assert again.images == whole.images
+        assert again.student_steps == TRAINING["steps"]
+
+
+def settings(**more: object) -> DistillConfig:
+    options = {"drawn_images": 30, "batch_size": 30}
+    return make_config(DistillConfig, {"options": options, "training": TRAINING, **more})
+
+
+def test_a_killed_run_resumes_from_its_file(
+    published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, sidecar = opened(published("digits_cnn", "full"))
+    whole = run_method(teacher, sidecar, settings(), CPU)
+    monkeypatch.setattr(run_module, "SAVE_EVERY", 0.0)
+    place = tmp_path / "not yet there" / "run.unfinished"
+    step = run_module.Trainer.step
+
+    def dies(trainer: run_module.Trainer, batch: object) -> None:
+        if trainer.steps_done == 4:
+            raise KeyboardInterrupt
+        step(trainer, batch)
+
+    monkeypatch.setattr(run_module.Trainer, "step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run_method(teacher, sidecar, settings(), CPU, checkpoint=place)
+    monkeypatch.setattr(run_module.Trainer, "step", step)
+    with pytest.raises(UsageError, match="other settings") as caught:
+        run_method(teacher, sidecar, settings(seed=1), CPU, checkpoint=place, resume=True)
+    assert caught.value.hint is not None
+    again = run_method(teacher, sidecar, settings(), CPU, checkpoint=place, resume=True)
+    theirs = again.student.module.state_dict()
+    assert all(torch.equal(v, theirs[k]) for k, v in whole.student.module.state_dict().items())
+    assert not place.exists()
+
+
+def test_a_damaged_checkpoint_is_a_clear_error(published: Published, tmp_path: Path) -> None:
+    teacher, sidecar = opened(published("digits_cnn", "full"))
+    (tmp_path / "c").write_bytes(b"\x80\x04 not a safetensors file")
+    with pytest.raises(UsageError, match="cannot be read"):
+        run_method(teacher, sidecar, settings(), CPU, checkpoint=tmp_path / "c", resume=True)
+
+
+def test_images_can_be_set_whatever_the_method_calls_them(published: Published) -> None:
+    teacher, sidecar = opened(published("digits_cnn", "full"))
+    outcome = run_method(teacher, sidecar, settings(images=17), CPU)
+    assert outcome.images == len(outcome.pool) == 17
+
+
+def test_rounds_make_batches_as_student_steps_ask_for_them(
+    published: Published, tmp_path: Path
+) -> None:
+    run = started("deep_inversion", published, tmp_path)
+    from dfkd_meta.synthesis.recipe import Rounds
+
+    for warm_up, per_round, expected in ((0, 3, 3), (2, 3, 5), (0, 7, 1)):
+        rounds = Rounds(student_steps=per_round, warm_up=warm_up)
+        again = started("deep_inversion", published, tmp_path)
+        again.recipe = dataclasses.replace(run.recipe, rounds=rounds)
+        outcome = ended(again)
+        assert again.synthesizer.made == expected
+        assert outcome.images == expected * run.recipe.batch_size

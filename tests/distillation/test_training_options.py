@@ -1,0 +1,166 @@
+"""What the options of a training do: schedule, norms, averages, jitter, blends, every loss."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from dfkd_meta.batches import SyntheticBatch, shuffled
+from dfkd_meta.distillation.evaluation import accuracy
+from dfkd_meta.distillation.optimization import limit_norms, one_cycle
+from dfkd_meta.distillation.students import build_student
+from dfkd_meta.distillation.training import TrainingConfig, fit
+from dfkd_meta.errors import UsageError
+from dfkd_meta.producer.train import TrainConfig, train_network
+from dfkd_meta.teachers import Teacher
+from tests.distillation.nets import a_pool, batch_stream, trained, trainer, weights_of
+from tests.support.published import blobs
+
+
+@pytest.mark.parametrize("steps", [2, 3, 7, 100])
+def test_one_cycle_is_that_of_torch(steps: int) -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.3, total_steps=steps)
+    for step in range(steps):
+        group = optimizer.param_groups[0]
+        expected = (group["lr"], group["momentum"])
+        assert one_cycle(step, steps, 0.3) == pytest.approx(expected, rel=1e-12)
+        optimizer.step()
+        if step < steps - 1:
+            schedule.step()
+
+
+def test_max_norm_bounds_every_hidden_unit_and_leaves_small_ones() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 2, 2), nn.Flatten(), nn.Linear(8, 3), nn.Linear(3, 2))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([3.0, 0.1])[:, None, None, None].expand(2, 1, 2, 2))
+        net[2].weight.fill_(1.0)
+        net[3].weight.fill_(5.0)
+    limit_norms(net, 2.0)
+    assert net[0].weight.flatten(1).norm(dim=1).tolist() == pytest.approx([2.0, 0.2])
+    assert net[2].weight.norm(dim=1).tolist() == pytest.approx([2.0] * 3)
+    assert float(net[3].weight.detach().max()) == 5.0  # the layer of the logits is free
+
+
+def test_max_norm_holds_after_training() -> None:
+    run = trainer(TrainingConfig(steps=4, batch_size=8, max_norm=0.4, learning_rate=0.1))
+    run.train(batch_stream(run.config), 4)
+    norms = run.finish().conv2.weight.detach().flatten(1).norm(dim=1)
+    assert float(norms.max()) <= 0.4 + 1e-5
+    assert float(norms.max()) == pytest.approx(0.4, abs=1e-3)
+
+
+def test_the_average_is_the_recursion_written_out() -> None:
+    config = TrainingConfig(steps=6, batch_size=8, ema=0.5)
+    run = trainer(config)
+    expected = {name: value.clone() for name, value in run.student.state_dict().items()}
+    for step, batch in zip(range(1, 7), batch_stream(config), strict=False):
+        run.step(batch)
+        keep = min(0.5, (1 + step) / (10 + step))
+        for name, value in run.student.state_dict().items():
+            if value.is_floating_point():
+                expected[name] = keep * expected[name] + (1 - keep) * value
+            else:
+                expected[name] = value.clone()
+    last = weights_of(run.student)
+    averaged = run.finish().state_dict()
+    for name, value in averaged.items():
+        assert torch.allclose(value, expected[name], atol=1e-6), name
+    assert not torch.equal(last, weights_of(run.student))
+    assert int(averaged["bn.num_batches_tracked"]) == 6
+
+
+def seen_by(config: TrainingConfig, batch: SyntheticBatch, **settings: Any) -> torch.Tensor:
+    """The inputs that the student is shown."""
+    shown: list[torch.Tensor] = []
+    run = trainer(config, **settings)
+    run.student.register_forward_pre_hook(lambda _, args: shown.append(args[0]))
+    run.step(batch)
+    return shown[0]
+
+
+def dots(rows: int = 200) -> SyntheticBatch:
+    images = torch.zeros(rows, 1, 8, 8)
+    images[:, 0, 4, 4] = 1
+    return SyntheticBatch(images, torch.zeros(rows, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("settings", "reach"),
+    [({}, 1), ({"shift": 0.25}, 2), ({"shift": 0.0}, 0), ({"jitter": 3}, 3),
+     ({"jitter": 0, "shift": 0.4}, 0)],
+)  # fmt: skip
+def test_jitter_counts_pixels_and_takes_the_place_of_shift(
+    settings: dict[str, Any], reach: int
+) -> None:
+    images = seen_by(TrainingConfig(mix=0, **settings), dots())
+    places = images.flatten(1).argmax(1)
+    assert int((places // 8 - 4).abs().max()) == reach
+    assert int((places % 8 - 4).abs().max()) == reach
+
+
+def test_flat_inputs_cannot_jitter() -> None:
+    run = trainer(TrainingConfig(losses={"hard": 1.0}, jitter=1, steps=2), student=nn.Linear(5, 3))
+    with pytest.raises(UsageError, match="jitter moves images"):
+        run.step(SyntheticBatch(torch.zeros(4, 5), torch.zeros(4, dtype=torch.int64)))
+
+
+def test_blends_need_a_teacher() -> None:
+    config = TrainingConfig(losses={"hard": 1.0}, mix=1.0, shift=0)
+    assert torch.equal(seen_by(config, a_pool()), a_pool().images)
+    taught = config.model_copy(update={"losses": {"hard": 0.5, "kd": 0.5}})
+    assert not torch.equal(seen_by(taught, a_pool()), a_pool().images)
+
+
+def test_labels_of_blends_are_blended_with_them() -> None:
+    """Images that say their class in one pixel: the labels a loss sees must say the same."""
+    config = TrainingConfig(losses={"kd": 1.0, "hard": 1.0}, mix=1.0, shift=0)
+    run = trainer(config)
+    pool = a_pool()
+    assert pool.labels is not None
+    pool.images[:, 0, 0, :3] = nn.functional.one_hot(pool.labels, 3).float()
+    images, labels = run._view(pool)
+    assert labels is not None
+    assert labels.shape == (40, 3)
+    assert torch.allclose(images[:, 0, 0, :3], labels)
+    assert len(labels.unique()) > 20
+
+
+def test_each_option_changes_the_student() -> None:
+    plain = TrainingConfig(steps=5, batch_size=8)
+    changes: list[dict[str, Any]] = [
+        {"losses": {"mse": 1.0}}, {"temperature": 20.0}, {"jitter": 2}, {"mix": 0.0},
+        {"max_norm": 0.1}, {"ema": 0.9}, {"optimizer": "sgd"}, {"weight_decay": 1.0},
+    ]  # fmt: skip
+    reference = trained(plain)
+    for change in changes:
+        assert not torch.equal(trained(plain.model_copy(update=change)), reference), change
+
+
+@functools.cache
+def teacher_of_blobs() -> Teacher:
+    hard = TrainingConfig(losses={"hard": 1.0}, steps=60, batch_size=32, mix=0)
+    return train_network("digits_cnn", blobs("train"), TrainConfig(width=0.25, training=hard))
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [None, {"kd": 0.7, "hard": 0.3}, {"soft_labels": 1.0, "hard": 0.07}, {"mse": 1.0},
+     {"dkd": 1.0}, {"dist": 1.0}, {"kd": 1.0, "attention": 100.0, "fitnets": 1.0, "fsp": 1.0}],
+)  # fmt: skip
+def test_students_learn_by_every_loss(losses: dict[str, float] | None) -> None:
+    """From a teacher of the three blobs; a guess is right once in three."""
+    teacher, data = teacher_of_blobs(), blobs("train")
+    assert data.labels is not None
+    images = (data.read(slice(None)) - torch.tensor(teacher.inputs.mean)) / teacher.inputs.std[0]
+    pool = SyntheticBatch(images, torch.from_numpy(data.labels))
+    config = TrainingConfig(losses=losses, steps=80, batch_size=32, learning_rate=0.01)
+    generator = torch.Generator().manual_seed(0)
+    student = build_student("half", teacher, seed=0).module
+    stream = shuffled(pool, batch_size=32, generator=generator)
+    fit(student, stream, config, generator, teacher=teacher)
+    assert accuracy(student, blobs("test"), teacher.inputs) > 0.9

@@ -1,0 +1,79 @@
+"""Saved states come back as they were, and nothing else can be read as one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dfkd_meta.checkpoint import load_state, save_state
+from dfkd_meta.errors import UsageError
+
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+TENSORS = st.sampled_from(
+    [torch.zeros(0), torch.arange(6).view(2, 3), torch.ones(2, dtype=torch.bool), torch.tensor(1.5)]
+)
+STATES = st.dictionaries(
+    st.text(max_size=5),
+    st.recursive(
+        PLAIN | TENSORS,
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+            | st.dictionaries(st.integers(0, 9), inner, max_size=3)
+        ),
+        max_leaves=8,
+    ),
+)
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and one.dtype == other.dtype and one.equal(other)
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return type(one) is type(other) and bool(one == other)
+
+
+@given(state=STATES)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_state_survives_the_file(state: dict[str, Any], tmp_path: Path) -> None:
+    save_state(tmp_path / "s", state)
+    assert same(state, load_state(tmp_path / "s"))
+
+
+def test_optimizer_states_survive(tmp_path: Path) -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    adam = torch.optim.AdamW([weight], lr=0.1)
+    weight.sum().backward()
+    adam.step()
+    save_state(tmp_path / "s", adam.state_dict())
+    other = torch.optim.AdamW([torch.nn.Parameter(weight.detach().clone())], lr=0.3)
+    other.load_state_dict(load_state(tmp_path / "s"))
+    assert other.param_groups[0]["lr"] == 0.1
+    assert same(adam.state_dict()["state"], other.state_dict()["state"])
+
+
+def test_views_of_one_storage_and_live_tensors_are_copied(tmp_path: Path) -> None:
+    base = torch.arange(4.0)
+    save_state(tmp_path / "s", {"a": base[:2], "b": base, "c": base[::2]})
+    base += 1
+    assert load_state(tmp_path / "s")["b"].tolist() == [0, 1, 2, 3]
+
+
+def test_what_is_no_state_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="cannot hold"):
+        save_state(tmp_path / "s", {"a": object()})
+    assert not (tmp_path / "s").exists()
+    for content in (b"", b"\x80\x04K\x01.", b"{}"):
+        (tmp_path / "bad").write_bytes(content)
+        with pytest.raises(UsageError, match="cannot be read"):
+            load_state(tmp_path / "bad")
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_state(tmp_path / "none")
