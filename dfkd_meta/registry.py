@@ -60,9 +60,13 @@ class Registry(Generic[T]):
     def _discover(self) -> None:
         if self._discovered:
             return
-        self._discovered = True
-        package = importlib.import_module(self.package)
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{self.package}.{module.name}")
-        for plugin in entry_points(group=self.package):
-            plugin.load()
+        self._discovered = True  # first: a module may look names up while it is being imported
+        try:
+            package = importlib.import_module(self.package)
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{self.package}.{module.name}")
+            for plugin in entry_points(group=self.package):
+                plugin.load()
+        except BaseException:
+            self._discovered = False  # so that the next look-up fails for the same reason
+            raise

@@ -5,7 +5,9 @@
 The teacher (1200-1200) is trained with dropout, max-norm and images moved by up to two pixels. One
 student (800-800) is trained on the labels alone, the other with ``0.7 T^2 KL + 0.3 CE`` at T = 20,
 both without any regularization. Prints test errors of the last step; nothing is chosen on the test
-set. The paper counts 67, 146 and 74 errors after longer training.
+set. 8,000 steps each (17 passes, 12 minutes of one core) count 121, 145 and 131 errors at seed 0;
+the paper, after longer training, 67, 146 and 74. Shorter, the teacher has nothing to give: 157, 152
+and 172 errors with ``--steps 3000 --student-steps 2000``.
 
 ``--student-jitter 2`` moves the students' images too. (Code that uses ``nn.KLDivLoss()`` as it
 stands averages over the classes as well, so its alpha of 0.7 is ``kd = 0.07`` here.)
@@ -95,7 +97,7 @@ def arguments() -> argparse.ArgumentParser:
     """The command line, which examples/omitted_digit.py extends."""
     parser = argparse.ArgumentParser(description="Distillation on MNIST as in Hinton et al. 2015")
     parser.add_argument("--data", default="mnist", help="a folder of MNIST's files, or an .npz")
-    parser.add_argument("--steps", type=int, default=3000, help="of the teacher")
+    parser.add_argument("--steps", type=int, default=8000, help="of the teacher")
     parser.add_argument("--student-steps", type=int, help="of each student (default: as many)")
     parser.add_argument("--student-jitter", type=int, default=0, help="pixels")
     parser.add_argument("--width", type=float, default=1.0, help="1: 1200 and 800 hidden units")

@@ -6,7 +6,9 @@ Teacher and student are those of examples/hinton_mnist.py, but no image of the d
 student's data: all that tells of it are the teacher's soft answers. The learned bias of the class
 is then too low. The paper raises it by what is best on the test set; here it is raised until the
 student calls as many of its own training images a 3 as the teacher does, which needs no other data.
-(The paper: 206 errors, 133 of them on 3s; with its offset of 3.5 it is 109 and 14.)
+(The paper: 206 errors, 133 of them on 3s; with its offset of 3.5 it is 109 and 14. Here, with
+``--steps 3000 --student-steps 2000``, three minutes of one core, seed 0: 231 and 94; with an offset
+of 0.79 it is 199 and 54.)
 
 Prints the errors before and after, the paper's way for comparison only, and the confusion matrix
 after the correction; ``--out`` also receives it as a picture.

@@ -114,8 +114,7 @@ class Distillation:
     def advance(self, progress: Progress) -> Iterator[None]:
         """Do all that is left, yielding wherever the run can be saved."""
         first = max(0, self._due(0) - self.synthesizer.made)
-        pairs = [f"comparing layers {line}" for line in self.trainer.objective.describe()]
-        for note in [*self.synthesizer.notes, *pairs]:
+        for note in [*self.synthesizer.notes, *self.trainer.notes]:
             progress.step(note)
         for _ in progress.track(range(first), total=first, what="synthesizing"):
             self._make_batch(progress)

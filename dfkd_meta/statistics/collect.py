@@ -93,32 +93,31 @@ class _Pass:
             for request in requests
             if request.id not in self.twins
         }
-        # A tap is widened to float64 once, and reduced once per reduction.
-        self.consumers: dict[tuple[str, ...], dict[str | None, list[Accumulator]]] = {}
+        self.consumers: dict[tuple[tuple[str, ...], str | None], list[Accumulator]] = {}
         for accumulator in self.accumulators.values():
             if accumulator.parts and accumulator.request.taps:
-                here = self.consumers.setdefault(accumulator.request.taps, {})
-                here.setdefault(accumulator.request.reduction, []).append(accumulator)
-        used = {tap_id for tap_ids in self.consumers for tap_id in tap_ids}
-        self.taps = [tap for tap in taps if tap.id in used]
+                here = accumulator.request.taps, accumulator.request.reduction
+                self.consumers.setdefault(here, []).append(accumulator)
+        self.views = _views(self.consumers)
+        self.taps = [tap for tap in taps if tap.id in self.views]
 
     def absorb(
         self, activations: Mapping[str, Tensor], labels: Tensor | None, samples: int
     ) -> None:
         """Feed one batch of tapped tensors `n ...` to every accumulator."""
         self._count(labels, samples)
-        for tap_ids, reductions in self.consumers.items():
-            taps = [self.by_id[tap_id] for tap_id in tap_ids]
-            tensors = [
-                checked_activation(activations[tap.id], tap, samples, self.batches) for tap in taps
-            ]
-            for reduction, accumulators in reductions.items():
-                views = [
-                    observations(tensor, tap, reduction)
-                    for tensor, tap in zip(tensors, taps, strict=True)
-                ]
-                features = views[0] if len(views) == 1 else torch.cat(views, -1)
-                _feed(accumulators, features, labels)
+        joint: dict[tuple[str, str | None], Tensor] = {}
+        for tap in self.taps:  # a tap is widened to float64 once, and reduced once per reduction
+            tensor = checked_activation(activations[tap.id], tap, samples, self.batches)
+            for reduction, shared in self.views[tap.id].items():
+                view = observations(tensor, tap, reduction)
+                _feed(self.consumers.get(((tap.id,), reduction), ()), view, labels)
+                if shared:
+                    joint[tap.id, reduction] = view
+        for (tap_ids, reduction), accumulators in self.consumers.items():
+            if len(tap_ids) > 1:
+                together = torch.cat([joint[tap_id, reduction] for tap_id in tap_ids], -1)
+                _feed(accumulators, together, labels)
         self.batches += 1
 
     def results(self) -> list[tuple[RecordRequest, Result]]:
@@ -144,6 +143,18 @@ class _Pass:
         check_labels(labels, samples, classes, self.batches)
         batch = torch.bincount(labels.cpu(), minlength=classes).tolist()
         self.class_counts = [a + b for a, b in zip(self.class_counts, batch, strict=True)]
+
+
+def _views(
+    consumers: Iterable[tuple[tuple[str, ...], str | None]],
+) -> dict[str, dict[str | None, bool]]:
+    """Per tap the reductions wanted, and whether a record of several taps wants them."""
+    views: dict[str, dict[str | None, bool]] = {}
+    for tap_ids, reduction in consumers:
+        for tap_id in tap_ids:
+            here = views.setdefault(tap_id, {})
+            here[reduction] = here.get(reduction, False) or len(tap_ids) > 1
+    return views
 
 
 def _feed(accumulators: Sequence[Accumulator], features: Tensor, labels: Tensor | None) -> None:

@@ -214,9 +214,11 @@ def test_the_component_table_row_of_each(published: Published) -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "rates"), [(2, (5e-3, 0.015)), (5, (3e-3, 0.01)), (10, (2e-3, 0.01))]
+    ("steps", "rates"), [(2, (0.015, 0.05)), (5, (0.01, 0.05)), (10, (0.006, 0.05))]
 )
-def test_fast_dfkd_takes_the_published_rates(steps: int, rates: tuple[float, float]) -> None:
+def test_fast_dfkd_has_rates_for_each_count_of_inner_steps(
+    steps: int, rates: tuple[float, float]
+) -> None:
     assert FastDFKDConfig(inner_steps=steps).rates == rates
     assert FastDFKDConfig(inner_steps=steps, learning_rate=0.1).rates == (0.1, rates[1])
 

@@ -28,7 +28,8 @@ class PoolConfig(Config):
     """What CMI, FastDFKD and NAYER share: a pool that grows while the student learns from it.
 
     One batch of ``batch_size`` inputs per ``student_steps`` student steps, after ``warm_up``
-    batches without a student. ``width`` is the generator's. Before the networks see them, inputs
+    batches without a student; the pool keeps the latest ``capacity`` inputs. ``width`` is the
+    generator's. Before the networks see them, inputs
     move by up to ``shift`` of their size (published: 4 of 32 pixels) and are mirrored half the time
     if ``flip`` is set (published: always; digits have a left and a right).
     """
@@ -38,7 +39,7 @@ class PoolConfig(Config):
     warm_up: int = Field(4, ge=0)
     capacity: int = Field(60_000, ge=1)
     latent: int = Field(256, ge=1)
-    width: int = Field(16, ge=1)
+    width: int = Field(8, ge=1)
     shift: float = Field(1 / 8, ge=0, lt=0.5)
     flip: bool = False
 
@@ -57,7 +58,7 @@ class CMIConfig(PoolConfig):
     adv_weight: float = Field(0.5, ge=0)
     cr_weight: float = Field(0.8, ge=0)
     temperature: float = Field(0.1, gt=0)
-    negatives: int = Field(1_024, ge=0)
+    negatives: int = Field(512, ge=0)
     bank: int = Field(8_192, ge=1)
 
 

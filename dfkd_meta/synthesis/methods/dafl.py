@@ -21,16 +21,18 @@ class OnlineConfig(Config):
 
     After each of its steps, on a batch of ``batch_size``, the student takes ``student_steps``, on
     the outputs so far (the latest ``capacity``), or with ``fresh`` on new outputs at each step as
-    the published code does. ``width`` and ``latent`` size the generator.
+    the published code does. ``width`` and ``latent`` size the generator; ``standardized`` gives its
+    outputs mean 0 and variance 1 over a batch, as DAFL's has, instead of a sigmoid onto the range.
     """
 
     batch_size: int = Field(256, ge=2)
-    student_steps: int = Field(3, ge=1)
+    student_steps: int = Field(5, ge=1)
     fresh: bool = False
     capacity: int = Field(60_000, ge=2)
     latent: int = Field(100, ge=1)
     width: int = Field(8, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(3e-3, gt=0)
+    standardized: bool = True
 
 
 class DaflConfig(OnlineConfig):
@@ -44,7 +46,14 @@ class DaflConfig(OnlineConfig):
 def online_generator(context: MethodContext, config: OnlineConfig) -> GeneratorSource:
     """The generator of an online method, with fresh weights."""
     inputs = context.teacher.inputs
-    module = make_generator(config.latent, inputs, config.width, context.generator, context.device)
+    module = make_generator(
+        config.latent,
+        inputs,
+        config.width,
+        context.generator,
+        context.device,
+        standardized=config.standardized,
+    )
     return GeneratorSource(module, config.latent, learning_rate=config.learning_rate)
 
 
@@ -77,6 +86,7 @@ def dafl(context: MethodContext, config: DaflConfig) -> Recipe:
             **activation_terms(context, config.act_weight),
         },
         steps=1,
+        keep_best=True,  # of one step: the inputs that the loss was taken on, not rendered again
         rounds=Rounds(config.student_steps, fresh=config.fresh, capacity=config.capacity),
         labeled=False,
     )

@@ -50,6 +50,7 @@ def dfq(context: MethodContext, config: DfqConfig) -> Recipe:
             "balance": Weighted(Balance(), config.balance_weight),
         },
         steps=1,
+        keep_best=True,  # of one step: the inputs that the loss was taken on, not rendered again
         rounds=Rounds(
             config.student_steps,
             fresh=config.fresh,
