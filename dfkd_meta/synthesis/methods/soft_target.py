@@ -12,13 +12,12 @@ from torch import Tensor, nn
 from dfkd_meta.config import Config
 from dfkd_meta.errors import MethodError
 from dfkd_meta.sidecar import Tap
-from dfkd_meta.synthesis.methods.zskd import uniform_start
+from dfkd_meta.synthesis.methods.zskd import free_pixels
 from dfkd_meta.synthesis.recipe import MethodContext, Recipe, Weighted, method
-from dfkd_meta.synthesis.sources.pixels import PixelSource
 from dfkd_meta.synthesis.targets import FeatureLabels, TargetSampler
 from dfkd_meta.synthesis.terms.labels import SoftCrossEntropy
 from dfkd_meta.synthesis.terms.outputs import ActivationNorm
-from dfkd_meta.teachers import ActivationTap, Teacher, default_taps, last_hidden_tap, valid_bounds
+from dfkd_meta.teachers import ActivationTap, Teacher, default_taps, last_hidden_tap
 
 PROBES = 64
 
@@ -90,14 +89,9 @@ def soft_target(context: MethodContext, config: SoftTargetConfig) -> Recipe:
     head = read_head(context.teacher)
     rectified = is_rectified(context.teacher, head.tap)
     labels = FeatureLabels(head.directions, head.layer, config.sigma, rectified, config.temperature)
-    low, high = valid_bounds(context.teacher.inputs)
     return Recipe(
         targets=TargetSampler(context.teacher.outputs.num_classes, context.device, soft=labels),
-        source=PixelSource(
-            uniform_start(context),
-            bounds=(low.to(context.device), high.to(context.device)),
-            learning_rate=config.learning_rate,
-        ),
+        source=free_pixels(context, config.learning_rate),
         images=config.images,
         batch_size=config.batch_size,
         terms={
