@@ -6,6 +6,7 @@ import re
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
+from operator import attrgetter
 from statistics import mean
 
 from dfkd_meta.bench.grid import Budget
@@ -41,6 +42,8 @@ def as_markdown(title: str, sections: Sequence[Section]) -> str:
     used = "\n".join(parts)
     legend = [LEGEND, *(hint for name, hint in HINTS.items() if f" {name} " in used)]
     head = [f"# {title}", "", textwrap.fill(" ".join(legend), 100, break_on_hyphens=False)]
+    if machines := _machines(sections):
+        head += ["", textwrap.fill(f"Made with {'; '.join(machines)}.", 100)]
     if pending:
         head += ["", f"**{pending} runs are still to be made.**"]
     return "\n".join([*head, "", *parts, *sources.listed()]).rstrip() + "\n"
@@ -62,8 +65,23 @@ class _Sources:
         return ["## Sources", "", *entries]
 
 
+def _machines(sections: Sequence[Section]) -> list[str]:
+    """Each combination of software and hardware that the results were made with."""
+    found = [
+        record["machine"] for section in sections for line in section.lines
+        for record in line.records
+    ]  # fmt: skip
+    texts = [
+        f"dfkd-meta {one['dfkd_meta']}, torch {one['torch']}, "
+        + (one["gpu"] or f"CPU ({one['threads']} of {one['cores']} cores per run)")
+        for one in found
+    ]
+    return list(dict.fromkeys(texts))
+
+
 def _section(section: Section, sources: _Sources) -> str:
-    lines = section.lines
+    lines = [line for line in section.lines if line.records or line.reasons]
+    pending = [f"`{line.label}`" for line in section.lines if line not in lines]
     on_gpu = any(r["machine"]["device"] == "cuda" for line in lines for r in line.records)
     facts = {line.label: (section.published(line), section.code(line)) for line in lines}
     seconds = "GPU s" if on_gpu else "CPU s"
@@ -87,13 +105,15 @@ def _section(section: Section, sources: _Sources) -> str:
         rows.append([*_numbers(line, "seconds" if on_gpu else "cpu_seconds"), *cited])
     text = [f"## {section.teacher} -> {section.student}", "", _circumstances(section), ""]
     text += [*_table(columns, rows), "", *_remarks(lines)]
+    if pending:
+        text += [textwrap.fill("Not run: " + ", ".join(pending) + ".", 100), ""]
     return "\n".join(text)
 
 
 def _numbers(line: Line, seconds: str) -> list[str]:
     scores = [100 * value for value in line.values("result", "accuracy")]
     if not scores:
-        status = line.reasons[0].partition(":")[0] if line.reasons else "to be made"
+        status = line.reasons[0].partition(":")[0]
         return [f"`{line.label}`", status, "0", "", "", "", ""]
     spread = f" ({min(scores):.2f} to {max(scores):.2f})" if len(scores) > 1 else ""
     return [
@@ -143,9 +163,13 @@ def _missing(line: Line) -> int:
 
 
 def _remarks(lines: Sequence[Line]) -> list[str]:
-    """Why lines are empty, and what their runs had to say."""
-    remarks = [f"* `{line.label}`: {reason}" for line in lines for reason in line.reasons]
-    remarks += [f"* `{line.label}`: {note}" for line in lines for note in _notes(line)]
+    """Why lines are empty, and what their runs had to say; what several say, once."""
+    said: dict[str, list[str]] = {}
+    for texts in (attrgetter("reasons"), _notes):
+        for line in lines:
+            for text in texts(line):
+                said.setdefault(text, []).append(f"`{line.label}`")
+    remarks = [f"* {', '.join(labels)}: {text}" for text, labels in said.items()]
     return [*remarks, ""] if remarks else []
 
 

@@ -83,7 +83,14 @@ def facts(accuracy: float, **more: Any) -> dict[str, Any]:
             **more,
         },
         "notes": [],
-        "machine": {"device": "cpu"},
+        "machine": {
+            "device": "cpu",
+            "gpu": None,
+            "cores": 8,
+            "threads": 1,
+            "torch": "2.13.0",
+            "dfkd_meta": "0.1.0",
+        },
     }
 
 

@@ -120,15 +120,16 @@ def test_a_table_of_nothing_says_so(grid: Grid) -> None:
     assert "**27 runs are still to be made.**" in text
     assert "lenet5_half" not in text
     assert "left out" in text  # of the other section a line is settled
-    assert "to be made" in text.split("## digits")[1]
+    assert "Not run: `recorded`" in text.split("## digits")[1]
 
 
 def test_on_a_gpu_its_seconds_are_shown(grid: Grid) -> None:
-    found = [
-        (run, record and {**record, "machine": {"device": "cuda"}})
-        for run, record in results_of(grid)
-    ]
+    found = results_of(grid)
+    for _, record in found:
+        if record and record["status"] == "done":
+            record["machine"] |= {"device": "cuda", "gpu": "NVIDIA H200"}
     text = as_markdown(grid.title, sections_of(grid, found))
     assert "| GPU s |" in text
     assert "| CPU s |" not in text
+    assert "NVIDIA H200." in text
     assert "wall time" in text
