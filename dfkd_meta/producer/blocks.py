@@ -144,18 +144,16 @@ def provenance(
     )
 
 
-def privacy(
-    records: Sequence[StatisticRecord], taps: Sequence[Tap], classes: int, config: ExportConfig
-) -> Privacy:
+def privacy(found: Collection, taps: Sequence[Tap], classes: int, config: ExportConfig) -> Privacy:
     """The minimum applied, and how exposed each counted record leaves its smallest group."""
     by_id = {tap.id: tap for tap in taps}
     strengths = {}
-    for record in records:
-        if record.count:
-            here = [by_id[name] for name in record.taps]
-            of_logits = record.kind in KINDS and not KINDS[record.kind].has_features
-            features = classes if of_logits else feature_count(here, record.reduction)
-            strengths[record.id] = tracing_strength(features, min(record.count))
+    for request, result in found.results:
+        if smallest := result.smallest_group:
+            here = [by_id[name] for name in request.taps]
+            of_logits = request.kind in KINDS and not KINDS[request.kind].has_features
+            features = classes if of_logits else feature_count(here, request.reduction)
+            strengths[request.id] = tracing_strength(features, smallest)
     return Privacy(min_group_size=config.min_count, tracing_strength=strengths)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from dfkd_meta.data import Dataset, batches, count_batches
 from dfkd_meta.distillation.evaluation import accuracy
@@ -32,10 +34,10 @@ def export(
 ) -> Manifest:
     """Compute the statistics of the profile and write teacher and sidecar into ``out``.
 
-    One pass over ``dataset``; the teacher's accuracy is measured on ``evaluation`` if given.
-    ``out`` becomes a new folder (an existing one is replaced), except when it is the folder that
-    the teacher was opened from: then only the sidecar is added. On any error ``out`` stays as it
-    was. Raises StatisticsError, DataError, TeacherError, SidecarError.
+    One pass over ``dataset``, two for a mixture; the teacher's accuracy is measured on
+    ``evaluation`` if given. ``out`` becomes a new folder (an existing one is replaced), except when
+    it is the folder that the teacher was opened from: then only the sidecar is added. On any error
+    ``out`` stays as it was. Raises StatisticsError, DataError, TeacherError, SidecarError.
     """
     progress = progress or Silent()
     taps = default_taps(teacher)
@@ -61,7 +63,7 @@ def export(
             "taps": [tap for tap in taps if any(tap.id in r.taps for r in records)],
             "statistics": records,
             "provenance": provenance(teacher, dataset, found, config),
-            "privacy": privacy(records, taps, classes, config),
+            "privacy": privacy(found, taps, classes, config),
         }
         if measured:
             blocks["evaluation"] = measured
@@ -76,26 +78,40 @@ def _pass(
     config: ExportConfig,
     progress: Progress,
 ) -> Collection:
-    # A limit takes a random subset: data sorted by class would lose classes.
-    generator = None if config.limit is None else generator_for(config.seed, "export")
-    stream = batches(
-        dataset,
-        teacher.inputs,
-        batch_size=config.batch_size,
-        generator=generator,
-        limit=config.limit,
-    )
-    if not config.per_class:
-        stream = ((images, None) for images, _ in stream)
     total = count_batches(dataset, config.batch_size, config.limit)
     progress.step(f"{len(requests)} records over {total:,} batches of {dataset.name}")
     return collect(
         teacher,
-        progress.track(stream, total=total, what="statistics"),
+        _Stream(teacher, dataset, config, progress),
         requests,
         taps,
         min_count=config.min_count,
     )
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """The batches of an export, the same each time they are asked for."""
+
+    teacher: Teacher
+    dataset: Dataset
+    config: ExportConfig
+    progress: Progress
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        config = self.config
+        # A limit takes a random subset: data sorted by class would lose classes.
+        generator = None if config.limit is None else generator_for(config.seed, "export")
+        stream = batches(
+            self.dataset,
+            self.teacher.inputs,
+            batch_size=config.batch_size,
+            generator=generator,
+            limit=config.limit,
+        )
+        total = count_batches(self.dataset, config.batch_size, config.limit)
+        for images, labels in self.progress.track(stream, total=total, what="statistics"):
+            yield images, labels if config.per_class else None
 
 
 def _measure(teacher: Teacher, dataset: Dataset, progress: Progress) -> Evaluation:

@@ -1,6 +1,7 @@
 """Statistics of a teacher's activations: what can be computed, and one streaming pass over data."""
 
 from dfkd_meta.statistics.base import (
+    MIN_COUNT,
     Accumulator,
     Context,
     RecordRequest,
@@ -9,7 +10,7 @@ from dfkd_meta.statistics.base import (
     make_accumulator,
     statistics,
 )
-from dfkd_meta.statistics.collect import MIN_COUNT, Collection, collect
+from dfkd_meta.statistics.collect import Collection, collect
 from dfkd_meta.statistics.observe import check_counts, feature_count
 
 __all__ = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, Self
 
@@ -21,6 +21,7 @@ from dfkd_meta.registry import Registry
 from dfkd_meta.sidecar.kinds import KINDS
 from dfkd_meta.sidecar.manifest import Tap
 
+MIN_COUNT = 11  # no group of fewer samples is released, unless the publisher says otherwise
 MAX_ID = 160  # a tensor is named <id>/<role>, and names of the standard end at 200
 
 Reduction = Literal["unit", "channel", "pooled"]
@@ -51,12 +52,16 @@ class RecordRequest:
 
 @dataclass(frozen=True)
 class Context:
-    """What an accumulator may know: the teacher's module (read only) and the sizes of its input."""
+    """What an accumulator may know: the teacher's module (read only) and the sizes of its input.
+
+    ``min_count`` is the smallest group of samples that may be released.
+    """
 
     module: nn.Module
     taps: tuple[Tap, ...] = ()
     features: int = 0
     groups: int = 1
+    min_count: int = MIN_COUNT
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
@@ -73,6 +78,12 @@ class Result:
     params: dict[str, Any] = field(default_factory=dict)
     stored: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def smallest_group(self) -> int:
+        """Samples of the smallest group that this describes, modes included; 0 without counts."""
+        modes = self.arrays.get("mode_count")
+        return min(self.count or [0]) if modes is None else int(modes[modes > 0].min())
+
 
 class Part(Protocol):
     """A mergeable piece of an accumulator's state; every tensor's first axis is the group."""
@@ -87,6 +98,24 @@ class Part(Protocol):
         """Replace the tensors by saved ones."""
 
 
+Assign = Callable[[Tensor, Tensor], Tensor]
+
+
+class Scout(Protocol):
+    """Looks at the data in a pass of its own, before the pass that counts.
+
+    ``tap`` is where it looks. What it learns divides each group into finer ones.
+    """
+
+    tap: str
+
+    def see(self, features: Tensor, groups: Tensor) -> None:
+        """Look at samples: features float64 `n f` (all units of the tap), groups int64 `n`."""
+
+    def settle(self) -> Assign:
+        """The rule it found: features `n f` and groups `n` to finer groups `n`."""
+
+
 class Accumulator(ABC):
     """A statistic being computed in one pass, in float64, with memory independent of the samples.
 
@@ -97,12 +126,20 @@ class Accumulator(ABC):
     """
 
     kind: ClassVar[str]
+    pools: ClassVar[bool] = True  # whether the global statistic follows from those of all groups
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)  # params that the contract tests try
 
     def __init__(self, request: RecordRequest, context: Context) -> None:
         self.request = request
         self.context = context
         self.parts: dict[str, Any] = {}
+
+    def scout(self) -> Scout | None:
+        """A fresh look-out, for a statistic whose groups have to be found first; None for others.
+
+        With one, ``update`` is given the finer groups that it assigns.
+        """
+        return None
 
     def update(self, features: Tensor, groups: Tensor) -> None:
         """Absorb samples: features float64 `n p f` (p observations each), groups int64 `n`."""

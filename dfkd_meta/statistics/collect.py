@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,11 +11,14 @@ from torch import Tensor
 from dfkd_meta.errors import StatisticsError
 from dfkd_meta.sidecar.manifest import Tap
 from dfkd_meta.statistics.base import (
+    MIN_COUNT,
     Accumulator,
+    Assign,
     Context,
     RecordRequest,
     Result,
     make_accumulator,
+    statistics,
 )
 from dfkd_meta.statistics.observe import (
     check_counts,
@@ -27,8 +30,6 @@ from dfkd_meta.statistics.observe import (
     observations,
 )
 from dfkd_meta.teachers import ActivationTap, Teacher
-
-MIN_COUNT = 11
 
 
 @dataclass(frozen=True)
@@ -50,19 +51,28 @@ def collect(
 ) -> Collection:
     """Compute every requested record in one pass; memory does not grow with the samples.
 
-    Batches: images float32 `n ...`, model-normalized, with labels int64 `n` or None. Accumulates in
-    float64 on the teacher's device (on the CPU where the device has no float64). Raises
-    StatisticsError for an image of another shape than the teacher's inputs, NaN or infinite
+    Batches: images float32 `n ...`, model-normalized, with labels int64 `n` or None. A record whose
+    groups have to be found first (``mixture``) takes a pass before: then the batches are asked for
+    twice, an iterator will not do, and both times must give the same. Accumulates in float64 on the
+    teacher's device (on the CPU where the device has no float64).
+
+    Raises StatisticsError for an image of another shape than the teacher's inputs, NaN or infinite
     activations, labels out of range or absent where needed, a group under ``min_count`` samples,
-    and when the pass changed the teacher's weights or buffers.
+    and when a pass changed the teacher's weights or buffers.
     """
     before = fingerprint(teacher.module)
-    running = _Pass(teacher, requests, taps)
-    with torch.no_grad(), ActivationTap(teacher.module, running.taps) as tap:
-        for images, labels in batches:
-            check_images(teacher, images, running.batches)
-            teacher(images.to(teacher.device))
-            running.absorb(tap.activations, labels, len(images))
+    running = _Pass(teacher, requests, taps, min_count)
+    if running.scouts:
+        if isinstance(batches, Iterator):
+            raise StatisticsError(
+                "a mixture goes through the data twice, and an iterator gives them once",
+                hint="pass a list, or an object whose __iter__ starts anew",
+            )
+        for batch in _forward(teacher, batches, running.scouted):
+            running.look(batch)
+        running.settle()
+    for batch in _forward(teacher, batches, running.taps):
+        running.absorb(batch)
     changed = [key for key, digest in fingerprint(teacher.module).items() if digest != before[key]]
     if changed:
         raise StatisticsError(
@@ -75,21 +85,50 @@ def collect(
     return Collection(running.results(), running.samples, counts)
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """One batch behind the teacher: tapped tensors `n ...` and labels."""
+
+    number: int
+    samples: int
+    activations: Mapping[str, Tensor]
+    labels: Tensor | None
+
+    def units(self, tap: Tap) -> Tensor:
+        """All units of a tap: float64 `n f`."""
+        tensor = checked_activation(self.activations[tap.id], tap, self.samples, self.number)
+        return observations(tensor, tap, "unit").squeeze(1)
+
+
+def _forward(
+    teacher: Teacher, batches: Iterable[tuple[Tensor, Tensor | None]], taps: Sequence[Tap]
+) -> Iterator[_Batch]:
+    with torch.no_grad(), ActivationTap(teacher.module, taps) as tap:
+        for number, (images, labels) in enumerate(batches):
+            check_images(teacher, images, number)
+            teacher(images.to(teacher.device))
+            yield _Batch(number, len(images), tap.activations, labels)
+
+
 class _Pass:
     """The accumulators of one pass, and what they have seen."""
 
     def __init__(
-        self, teacher: Teacher, requests: Sequence[RecordRequest], taps: Sequence[Tap]
+        self,
+        teacher: Teacher,
+        requests: Sequence[RecordRequest],
+        taps: Sequence[Tap],
+        min_count: int,
     ) -> None:
         _check_requests(requests, taps)
         self.requests = list(requests)
         self.by_id = {tap.id: tap for tap in taps}
         self.per_class = any(request.scope == "per_class" for request in requests)
-        self.samples, self.batches, self.labelled = 0, 0, True
+        self.samples, self.labelled = 0, True
         self.class_counts = [0] * teacher.outputs.num_classes
         self.twins = _global_twins(requests)
         self.accumulators = {
-            request.id: make_accumulator(request, _context(teacher, request, self.by_id))
+            request.id: make_accumulator(request, _context(teacher, request, self.by_id, min_count))
             for request in requests
             if request.id not in self.twins
         }
@@ -99,26 +138,46 @@ class _Pass:
                 here = accumulator.request.taps, accumulator.request.reduction
                 self.consumers.setdefault(here, []).append(accumulator)
         self.views = _views(self.consumers)
-        self.taps = [tap for tap in taps if tap.id in self.views]
+        self.scouts = {
+            name: scout
+            for name, accumulator in self.accumulators.items()
+            if (scout := accumulator.scout()) is not None
+        }
+        for name, scout in self.scouts.items():
+            _check_known([scout.tap], self.by_id, where=name)
+        self.finer: dict[str, Assign] = {}  # what the scouts found, by record
+        looked_at = {scout.tap for scout in self.scouts.values()}
+        self.scouted = [tap for tap in taps if tap.id in looked_at]
+        self.taps = [tap for tap in taps if tap.id in self.views or tap.id in looked_at]
 
-    def absorb(
-        self, activations: Mapping[str, Tensor], labels: Tensor | None, samples: int
-    ) -> None:
-        """Feed one batch of tapped tensors `n ...` to every accumulator."""
-        self._count(labels, samples)
+    def look(self, batch: _Batch) -> None:
+        """Show a batch to every scout."""
+        self._check_labels(batch)
+        for name, scout in self.scouts.items():
+            features = batch.units(self.by_id[scout.tap])
+            scout.see(features, _groups(self.accumulators[name], features, batch.labels))
+
+    def settle(self) -> None:
+        """Have every scout make up its mind."""
+        self.finer = {name: scout.settle() for name, scout in self.scouts.items()}
+
+    def absorb(self, batch: _Batch) -> None:
+        """Feed a batch to every accumulator."""
+        self._count(batch)
         joint: dict[tuple[str, str | None], Tensor] = {}
         for tap in self.taps:  # a tap is widened to float64 once, and reduced once per reduction
-            tensor = checked_activation(activations[tap.id], tap, samples, self.batches)
+            if tap.id not in self.views:
+                continue
+            tensor = checked_activation(batch.activations[tap.id], tap, batch.samples, batch.number)
             for reduction, shared in self.views[tap.id].items():
                 view = observations(tensor, tap, reduction)
-                _feed(self.consumers.get(((tap.id,), reduction), ()), view, labels)
+                self._feed(((tap.id,), reduction), view, batch)
                 if shared:
                     joint[tap.id, reduction] = view
-        for (tap_ids, reduction), accumulators in self.consumers.items():
+        for tap_ids, reduction in self.consumers:
             if len(tap_ids) > 1:
                 together = torch.cat([joint[tap_id, reduction] for tap_id in tap_ids], -1)
-                _feed(accumulators, together, labels)
-        self.batches += 1
+                self._feed((tap_ids, reduction), together, batch)
 
     def results(self) -> list[tuple[RecordRequest, Result]]:
         """The finished records, in the order requested."""
@@ -129,20 +188,31 @@ class _Pass:
             found.append((request, (accumulator.pooled() if twin else accumulator).result()))
         return found
 
-    def _count(self, labels: Tensor | None, samples: int) -> None:
-        self.samples += samples
-        if labels is None:
+    def _feed(self, place: tuple[tuple[str, ...], str | None], view: Tensor, batch: _Batch) -> None:
+        for accumulator in self.consumers.get(place, ()):
+            groups = _groups(accumulator, view, batch.labels)
+            name = accumulator.request.id
+            if name in self.finer:
+                groups = self.finer[name](batch.units(self.by_id[self.scouts[name].tap]), groups)
+            accumulator.update(view, groups)
+
+    def _count(self, batch: _Batch) -> None:
+        self._check_labels(batch)
+        self.samples += batch.samples
+        if batch.labels is None:
             self.labelled = False
-            if self.per_class:
-                raise StatisticsError(
-                    f"batch {self.batches} has no labels, and per-class statistics are asked for",
-                    hint="use labelled data, or ask for global statistics only",
-                )
             return
-        classes = len(self.class_counts)
-        check_labels(labels, samples, classes, self.batches)
-        batch = torch.bincount(labels.cpu(), minlength=classes).tolist()
-        self.class_counts = [a + b for a, b in zip(self.class_counts, batch, strict=True)]
+        found = torch.bincount(batch.labels.cpu(), minlength=len(self.class_counts)).tolist()
+        self.class_counts = [a + b for a, b in zip(self.class_counts, found, strict=True)]
+
+    def _check_labels(self, batch: _Batch) -> None:
+        if batch.labels is not None:
+            check_labels(batch.labels, batch.samples, len(self.class_counts), batch.number)
+        elif self.per_class:
+            raise StatisticsError(
+                f"batch {batch.number} has no labels, and per-class statistics are asked for",
+                hint="use labelled data, or ask for global statistics only",
+            )
 
 
 def _views(
@@ -157,12 +227,11 @@ def _views(
     return views
 
 
-def _feed(accumulators: Sequence[Accumulator], features: Tensor, labels: Tensor | None) -> None:
-    everyone = torch.zeros(len(features), dtype=torch.int64, device=features.device)
-    by_class = everyone if labels is None else labels.to(features.device)
-    for accumulator in accumulators:
-        per_class = accumulator.request.scope == "per_class"
-        accumulator.update(features, by_class if per_class else everyone)
+def _groups(accumulator: Accumulator, features: Tensor, labels: Tensor | None) -> Tensor:
+    """The group of each sample: its class, or the one group of a global record."""
+    if labels is not None and accumulator.request.scope == "per_class":
+        return labels.to(features.device)
+    return torch.zeros(len(features), dtype=torch.int64, device=features.device)
 
 
 def _check_requests(requests: Sequence[RecordRequest], taps: Sequence[Tap]) -> None:
@@ -170,11 +239,16 @@ def _check_requests(requests: Sequence[RecordRequest], taps: Sequence[Tap]) -> N
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise StatisticsError("a record is requested twice", where=", ".join(twice))
-    known = [tap.id for tap in taps]
-    unknown = sorted({name for request in requests for name in request.taps} - set(known))
-    if unknown:
+    _check_known([name for request in requests for name in request.taps], [t.id for t in taps])
+
+
+def _check_known(names: Iterable[str], taps: Iterable[str], where: str | None = None) -> None:
+    known = list(taps)
+    if unknown := sorted(set(names) - set(known)):
         raise StatisticsError(
-            f"the teacher has no tap {', '.join(unknown)}", hint="taps: " + ", ".join(known)
+            f"the teacher has no tap {', '.join(unknown)}",
+            where=where,
+            hint="taps: " + ", ".join(known),
         )
 
 
@@ -183,13 +257,17 @@ def _global_twins(requests: Sequence[RecordRequest]) -> dict[str, str]:
     names = {request.id: request for request in requests}
     twins = {}
     for request in requests:
+        if not statistics.get(request.kind).pools:
+            continue
         twin = replace(request, scope="per_class")
         if request.scope == "global" and names.get(twin.id) == twin and twin.id != request.id:
             twins[request.id] = twin.id
     return twins
 
 
-def _context(teacher: Teacher, request: RecordRequest, taps: Mapping[str, Tap]) -> Context:
+def _context(
+    teacher: Teacher, request: RecordRequest, taps: Mapping[str, Tap], min_count: int
+) -> Context:
     used = tuple(taps[name] for name in request.taps)
     device = teacher.device
     return Context(
@@ -197,5 +275,6 @@ def _context(teacher: Teacher, request: RecordRequest, taps: Mapping[str, Tap]) 
         taps=used,
         features=feature_count(used, request.reduction),
         groups=teacher.outputs.num_classes if request.scope == "per_class" else 1,
+        min_count=min_count,
         device=torch.device("cpu") if device.type == "mps" else device,
     )

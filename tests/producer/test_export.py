@@ -72,6 +72,28 @@ def test_provenance_and_privacy(tmp_path: Path) -> None:
     assert len(bytes.fromhex(origin.preprocessing_sha256)) == 32
 
 
+@pytest.mark.parametrize("limit", [None, 100])
+def test_a_mixture_and_quantiles_on_request(tmp_path: Path, limit: int | None) -> None:
+    params = {"modes": 2, "rank": 3, "cluster_tap": "fc:input"}
+    records = (
+        RecordRequest("mixture", ("input",), "unit", "per_class", params),
+        RecordRequest("quantiles", ("conv2:output",), "channel"),
+    )
+    settings = config("minimal", records=records, limit=limit)
+    manifest = export(builtin(), data(), settings, tmp_path / "out")
+    assert {issue.code for issue in validate_sidecar(tmp_path / "out")} <= {
+        "DM406",
+        "DM407",
+        "DM408",
+    }
+    (record,) = read_sidecar(tmp_path / "out").find("mixture")
+    modes = read_sidecar(tmp_path / "out").array(record, "mode_count")
+    smallest = modes[modes > 0].min()
+    assert 11 <= smallest < min(record.count or [])
+    strength = manifest.privacy.tracing_strength[record.id]
+    assert strength == pytest.approx((64 / smallest) ** 0.5)
+
+
 def test_names_that_the_standard_does_not_allow(tmp_path: Path) -> None:
     """A folder of data may be called anything; a module path may be very long."""
     dataset = data()

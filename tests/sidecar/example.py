@@ -161,7 +161,9 @@ def traced(example: Example, **features: int) -> Example:
     """State the tracing strength of records by their number of features, and seal."""
     for item in example.document["statistics"]:
         if item["id"] in features:
-            strength = math.sqrt(features[item["id"]] / min(item["count"]))
+            modes = example.tensors.get(f"{item['id']}/mode_count")
+            counts = item["count"] if modes is None else modes[modes > 0]
+            strength = math.sqrt(features[item["id"]] / min(counts))
             example.document["privacy"]["tracing_strength"][item["id"]] = round(strength, 6)
     return example.seal()
 

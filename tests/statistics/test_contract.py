@@ -45,7 +45,7 @@ def make(kind: str, params: Mapping[str, Any], groups: int = GROUPS) -> Accumula
     taps = (tap,) if number else ()
     scope = "global" if groups == 1 else "per_class"
     request = RecordRequest(kind, tuple(t.id for t in taps), "unit", scope, params)  # type: ignore[arg-type]
-    return make_accumulator(request, Context(toy(), taps, FEATURES, groups))
+    return make_accumulator(request, Context(toy(), taps, FEATURES, groups, min_count=2))
 
 
 def samples(

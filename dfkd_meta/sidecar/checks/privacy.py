@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from dfkd_meta.sidecar.checks.evidence import Evidence, known_kind
 from dfkd_meta.sidecar.checks.values import role_values
 from dfkd_meta.sidecar.issues import pointer, short
@@ -87,7 +89,7 @@ def _check_counts(evidence: Evidence, path: str, record: StatisticRecord, floor:
 
 def _check_strength(evidence: Evidence, path: str, record: StatisticRecord) -> None:
     features = traced_features(evidence, record)
-    smallest = min(record.count or [0])
+    smallest = _smallest_group(evidence, record)
     if features is None or smallest < 1:
         return
     strength = tracing_strength(features, smallest)
@@ -100,6 +102,16 @@ def _check_strength(evidence: Evidence, path: str, record: StatisticRecord) -> N
         evidence.add("DM404", where, f"{stated:.4g} where {strength:.4g} is right")
     if strength > 1:
         evidence.add("DM406", path, f"tracing strength {strength:.3g} of {short(record.id)}")
+
+
+def _smallest_group(evidence: Evidence, record: StatisticRecord) -> int:
+    """Samples of the smallest group; a mode of a mixture is one. 0 when there is none."""
+    counts = np.array(record.count or [0])
+    if record.kind == "mixture":
+        modes = role_values(evidence, record, "mode_count")
+        if modes is not None and (modes > 0).any():
+            counts = modes[modes > 0]
+    return int(counts.min())
 
 
 def _check_input(evidence: Evidence, path: str, record: StatisticRecord) -> None:

@@ -115,7 +115,7 @@ RECORDS = [
         values("q/probability", [0.25, 0.5, 1.0]),
     ]),
     _case("quantile-values-descend", "DM345", of("quantiles"), values("q/value", [2.0, 1.0, 0.0])),
-    _case("modes-do-not-sum", "DM346", of("mixture"), values("x/mode_count", [[20, 19], [20, 0]])),
+    _case("modes-do-not-sum", "DM346", of("mixture"), values("x/mode_count", [[20, 21], [20, 0]])),
     _case("basis-not-normalized", "DM347", of("spectrum-over-two-taps"), values("s/basis", 1.0)),
     Case("minimal-without-promises", ["DM360"] * 3, small(), [put("/profile", "minimal"),
           put(PLACE + "/reduction", "unit"), put("/taps/2/shape", [2, 1, 1]),
@@ -130,7 +130,7 @@ RECORDS = [
 PRIVACY = [
     _case("group-below-minimum", "DM401", small(), put("/privacy/min_group_size", 61)),
     _case("mode-below-minimum", "DM401", of("mixture"),
-          values("x/mode_count", [[35, 5], [20, 0]])),
+          values("x/mode_count", [[35, 5], [20, 0]]), put("/privacy/tracing_strength/x", 0.774597)),
     _case("epsilon-without-mechanism", "DM402", small(), put("/privacy/epsilon", 1.0)),
     Case("gaussian-without-epsilon", ["DM402"] * 4, small(), [
         put("/privacy/mechanism", "gaussian"),

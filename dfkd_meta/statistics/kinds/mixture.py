@@ -1,0 +1,230 @@
+"""``mixture``: several Gaussians of low rank per group, found in the teacher's own features."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dfkd_meta.errors import StatisticsError
+from dfkd_meta.statistics.base import (
+    Accumulator,
+    Assign,
+    Context,
+    RecordRequest,
+    Result,
+    Scout,
+    statistics,
+)
+from dfkd_meta.statistics.factors import nystrom_eigenpairs, sketch_matrix, top_eigenpairs
+from dfkd_meta.statistics.kinds.covariance import OVERSAMPLING
+from dfkd_meta.statistics.running import Full, Running, Scatter, Sketch
+
+MODES = 10
+RANK = 20
+EXACT_FEATURES = 128  # one scatter per mode: kept whole only where that is small
+KEPT = 2_000  # samples per group that the modes are found from
+KEPT_NUMBERS = 2**27  # of all groups together: 1 GiB in float64
+ROUNDS = 30
+
+
+@statistics.register("mixture")
+class Mixture(Accumulator):
+    """Up to ``modes`` Gaussians per group, each with its weight, mean and leading covariance.
+
+    Roles: ``weight`` `g m` (shares of the group's samples), ``mean`` `g m f`, ``factor`` F
+    `g m k f` with covariance ~ F^T F (rows sqrt(lambda_i) v_i, of unbiased directions but divisor
+    n; the variance beside them is not recorded), ``mode_count`` `g m`. k = ``rank``.
+
+    The modes are clusters of the group's samples in the features of ``cluster_tap`` (the last
+    hidden layer, say; default: this tap), which a pass of its own finds: k-means (Lloyd 1982) from
+    k-means++ seeds (Arthur & Vassilvitskii 2007) on a random 2,000 samples of each group, seeded by
+    ``seed``. A mode of fewer than the minimum group size is folded into the one whose mean is
+    nearest; modes come in order of size, and absent ones have weight 0.
+
+    Beyond ``exact_up_to`` (128) features the scatter is kept as its product with a seeded test
+    matrix of 2 rank + 10 columns, as in ``covariance``. float64. Merge: Chan's. Raises
+    StatisticsError when modes or rank are below 1.
+    """
+
+    kind = "mixture"
+    pools = False
+    examples = ({"modes": 1, "rank": 2}, {"modes": 1, "rank": 2, "exact_up_to": 4})
+
+    def __init__(self, request: RecordRequest, context: Context) -> None:
+        super().__init__(request, context)
+        params = request.params
+        self.modes, rank = int(params.get("modes", MODES)), int(params.get("rank", RANK))
+        if self.modes < 1 or rank < 1:
+            raise StatisticsError(
+                f"modes {self.modes} and rank {rank} must be at least 1", where=request.id
+            )
+        features, seed = context.features, int(params.get("seed", 0))
+        self.rank = min(rank, features)
+        self.sketched = features > int(params.get("exact_up_to", EXACT_FEATURES))
+        scatters: dict[str, Scatter] = {"covariance": Full()}
+        if self.sketched:
+            columns = 2 * self.rank + OVERSAMPLING
+            self.test_matrix = sketch_matrix(features, columns, seed).to(context.device)
+            scatters = {"sketch": Sketch(self.test_matrix)}
+        rows = context.groups * self.modes
+        self.running = Running(rows, features, scatters, context.device)
+        self.parts = {"x": self.running}
+
+    def scout(self) -> Scout:
+        """Finds the modes; groups become ``group * modes + mode``."""
+        params = self.request.params
+        tap = str(params.get("cluster_tap", self.request.taps[0]))
+        return _Clusters(tap, self.context.groups, self.modes, int(params.get("seed", 0)))
+
+    def update(self, features: Tensor, groups: Tensor) -> None:
+        self.running.update_(features, groups)
+
+    def result(self) -> Result:
+        running = self._without_small_modes()
+        groups, modes = self.context.groups, self.modes
+        count = running.count.reshape(groups, modes)
+        total = count.sum(1, keepdim=True).clamp(min=1)
+        values, vectors = self._eigenpairs(running)
+        arrays = {
+            "weight": count.double() / total,
+            "mean": running.mean.reshape(groups, modes, -1),
+            "factor": (values.sqrt().unsqueeze(-1) * vectors).reshape(groups, modes, self.rank, -1),
+            "mode_count": count.double(),
+        }
+        order = count.sort(dim=1, descending=True, stable=True).indices
+        order = order[:, : max(1, int((count > 0).sum(1).max()))]  # none that is absent everywhere
+        rows = torch.arange(groups, device=order.device).unsqueeze(1)
+        return Result(
+            {role: tensor[rows, order].cpu().numpy() for role, tensor in arrays.items()},
+            count=count.sum(1).tolist(),
+            params={"rank": self.rank},
+        )
+
+    def _without_small_modes(self) -> Running:
+        """A copy in which every mode of a group has the minimum count, as far as it goes."""
+        running = Running(
+            len(self.running.count),
+            self.context.features,
+            self.running.scatters,
+            self.running.count.device,
+        )
+        running.load_state(self.running.state())
+        for group in range(self.context.groups):
+            own = torch.arange(group * self.modes, (group + 1) * self.modes)
+            while True:
+                present = own[running.count[own].cpu() > 0]
+                if len(present) < 2:
+                    break
+                least = int(present[running.count[present].argmin().cpu()])
+                if int(running.count[least]) >= self.context.min_count:
+                    break
+                others = present[present != least]
+                away = (running.mean[others] - running.mean[least]).square().sum(1)
+                running.fold_(least, int(others[away.argmin().cpu()]))
+        return running
+
+    def _eigenpairs(self, running: Running) -> tuple[Tensor, Tensor]:
+        if self.sketched:
+            return nystrom_eigenpairs(running.moment("sketch"), self.test_matrix, self.rank)
+        return top_eigenpairs(running.moment("covariance"), self.rank)
+
+    @classmethod
+    def reference(
+        cls, features: np.ndarray, groups: np.ndarray, request: RecordRequest, context: Context
+    ) -> dict[str, np.ndarray]:
+        """One mode per group: a mixture of several is tested on data with known modes."""
+        found = []
+        for group in range(context.groups):
+            rows = np.concatenate(features[groups == group])
+            root = _reference_root(np.cov(rows, rowvar=False, bias=True), request)
+            signs = [np.sign(row[np.abs(row).argmax()]) or 1 for row in root]
+            found.append(
+                {
+                    "weight": np.ones(1),
+                    "mean": rows.mean(0)[None],
+                    "factor": (root * np.array(signs)[:, None])[None],
+                    "mode_count": np.array([(groups == group).sum()]),
+                }
+            )
+        return {role: np.stack([arrays[role] for arrays in found]) for role in found[0]}
+
+
+def _reference_root(sigma: np.ndarray, request: RecordRequest) -> np.ndarray:
+    rank, features = int(request.params["rank"]), len(sigma)
+    if features > int(request.params.get("exact_up_to", EXACT_FEATURES)):
+        omega = sketch_matrix(features, 2 * rank + OVERSAMPLING, 0).numpy()
+        sketch = sigma @ omega
+        sigma = sketch @ np.linalg.pinv(omega.T @ sketch, hermitian=True) @ sketch.T
+    vectors, values, _ = np.linalg.svd(sigma)
+    root: np.ndarray = np.sqrt(values[:rank])[:, None] * vectors.T[:rank]
+    return root
+
+
+class _Clusters:
+    """A random sample of each group's features, then k-means on it."""
+
+    def __init__(self, tap: str, groups: int, modes: int, seed: int) -> None:
+        self.tap = tap
+        self.groups = groups
+        self.modes = modes
+        self.generator = torch.Generator().manual_seed(seed)
+        self.kept: dict[int, tuple[Tensor, Tensor]] = {}  # keys `n` and rows `n f` by group
+
+    def see(self, features: Tensor, groups: Tensor) -> None:
+        """Keep those whose random keys are the largest so far: a uniform sample of each group."""
+        keys = torch.rand(len(features), generator=self.generator, dtype=torch.float64)
+        room = min(KEPT, max(1, KEPT_NUMBERS // (self.groups * features.shape[1])))
+        for group in torch.bincount(groups).nonzero().flatten().tolist():
+            own = (groups == group).cpu()
+            mine, rows = keys[own], features[own.to(features.device)]
+            if group in self.kept:
+                before = self.kept[group]
+                mine, rows = torch.cat([before[0], mine]), torch.cat([before[1], rows])
+            chosen = mine.topk(min(room, len(mine))).indices
+            self.kept[group] = mine[chosen], rows[chosen.to(rows.device)]
+
+    def settle(self) -> Assign:
+        some = next(iter(self.kept.values()))[1]
+        centers = some.new_full((self.groups, self.modes, some.shape[1]), torch.inf)
+        for group, (_, rows) in sorted(self.kept.items()):
+            found = k_means(rows, self.modes, self.generator)
+            centers[group, : len(found)] = found
+
+        def assign(features: Tensor, groups: Tensor) -> Tensor:
+            rows = torch.zeros_like(groups)
+            for group in torch.bincount(groups).nonzero().flatten().tolist():
+                own = groups == group
+                rows[own] = group * self.modes + nearest(features[own], centers[group])
+            return rows
+
+        return assign
+
+
+def nearest(rows: Tensor, centers: Tensor) -> Tensor:
+    """The index of the nearest center `k f` of each row `n f`; one at infinity is never it."""
+    present = torch.isfinite(centers).all(1).nonzero().flatten()
+    if len(present) == 0:
+        return torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+    return present[torch.cdist(rows, centers[present]).argmin(1)]
+
+
+def k_means(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Up to ``count`` centers `k f` of rows `n f`: k-means++ seeds, then Lloyd's rounds."""
+    first = int(torch.randint(len(rows), (1,), generator=generator))
+    centers = rows[first : first + 1]
+    while len(centers) < count:
+        away = torch.cdist(rows, centers).amin(1).square()
+        if not away.sum() > 0:  # fewer different rows than centers
+            break
+        chosen = torch.multinomial(away.cpu(), 1, generator=generator)
+        centers = torch.cat([centers, rows[chosen.to(rows.device)]])
+    for _ in range(ROUNDS):
+        own = torch.cdist(rows, centers).argmin(1)
+        share = torch.nn.functional.one_hot(own, len(centers)).to(rows)
+        size = share.sum(0).unsqueeze(1)
+        moved = torch.where(size > 0, share.T @ rows / size.clamp(min=1), centers)
+        if torch.equal(moved, centers):
+            break
+        centers = moved
+    return centers
