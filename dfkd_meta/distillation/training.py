@@ -28,7 +28,7 @@ from dfkd_meta.distillation.pairs import Pair
 from dfkd_meta.errors import MethodError, UsageError
 from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.seeding import layers_draw_from
-from dfkd_meta.teachers import Teacher
+from dfkd_meta.teachers import Teacher, channels_last
 
 Weight = Annotated[float, Field(ge=0)]
 
@@ -85,7 +85,7 @@ class Trainer:
 
         Raises UsageError when a loss does not exist, or lacks a teacher or matching layers.
         """
-        self.student = student
+        self.student = channels_last(student)
         self.config = config
         self.generator = generator
         self.steps_done = 0

@@ -9,7 +9,7 @@ from dfkd_meta.teachers.own_code import call_own_code, is_own_code, load_own_cod
 from dfkd_meta.teachers.preprocess import denormalize, preprocess, valid_bounds
 from dfkd_meta.teachers.store import save_model
 from dfkd_meta.teachers.taps import ActivationTap, reduce_features
-from dfkd_meta.teachers.teacher import Teacher, freeze
+from dfkd_meta.teachers.teacher import Teacher, channels_last, freeze
 from dfkd_meta.teachers.weights import load_weights, read_weights
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "build_model",
     "call_own_code",
     "channel_axis",
+    "channels_last",
     "count_parameters",
     "default_taps",
     "denormalize",

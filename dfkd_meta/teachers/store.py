@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from safetensors.torch import save
 from torch import nn
@@ -58,7 +59,10 @@ def save_model(
     clash = sorted(set(config) & set(extra or {}))
     if clash:
         raise ValueError(f"extra would shadow {clash}")
-    tensors = {key: value.detach().cpu().clone() for key, value in module.state_dict().items()}
+    tensors = {
+        key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for key, value in module.state_dict().items()
+    }
     text = json.dumps({**config, **(extra or {})}, indent=2, sort_keys=True, allow_nan=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,15 @@ from safetensors.torch import load_file, save_file
 
 from dfkd_meta.errors import DfkdMetaError, MissingExtraError, TeacherError, UsageError
 from dfkd_meta.sidecar.manifest import InputSpec, OutputSpec, TeacherRef, WeightFile
-from dfkd_meta.teachers import Teacher, build_model, open_teacher, save_model, teacher_from_sidecar
+from dfkd_meta.teachers import (
+    Teacher,
+    build_model,
+    channels_last,
+    freeze,
+    open_teacher,
+    save_model,
+    teacher_from_sidecar,
+)
 from tests.teachers.conftest import image_spec
 
 SPEC = image_spec([1, 8, 8], [0.3], [0.4])
@@ -67,7 +75,8 @@ def test_saved_and_opened_is_the_same_teacher(folder: Path) -> None:
     teacher = open_teacher(folder)
     module = build_model("digits_cnn", ARGUMENTS, seed=5).eval()
     x = torch.rand(4, 1, 8, 8)
-    assert torch.equal(teacher(x), module(x))
+    torch.testing.assert_close(teacher(x), module(x))  # but for the layout in memory
+    assert torch.equal(teacher(x), freeze(module)(x))
     assert (teacher.source, teacher.architecture) == ("builtin", "digits_cnn")
     assert teacher.arguments == ARGUMENTS
     assert teacher.inputs == SPEC
@@ -311,3 +320,16 @@ def test_flat_inputs(tmp_path: Path) -> None:
         inputs=flat, outputs=OutputSpec(num_classes=10),
     )  # fmt: skip
     assert open_teacher(tmp_path / "m")(torch.rand(2, 64)).shape == (2, 10)
+
+
+def test_the_layout_in_memory_leaves_values_and_files_alone(tmp_path: Path) -> None:
+    module = build_model("digits_cnn", ARGUMENTS, seed=5)
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    arguments = {"source": "builtin", "architecture": "digits_cnn", "arguments": ARGUMENTS}
+    outputs = OutputSpec(num_classes=10)
+    save_model(tmp_path / "plain", module, **arguments, inputs=SPEC, outputs=outputs)
+    after = channels_last(module).state_dict()
+    assert all(torch.equal(before[key], value) for key, value in after.items())
+    save_model(tmp_path / "other", module, **arguments, inputs=SPEC, outputs=outputs)
+    plain, other = (tmp_path / name / "model.safetensors" for name in ("plain", "other"))
+    assert plain.read_bytes() == other.read_bytes()
