@@ -20,6 +20,7 @@ from dfkd_meta.statistics import MIN_COUNT, RecordRequest, feature_count
 from dfkd_meta.statistics.base import Reduction, Scope
 from dfkd_meta.statistics.kinds.batchnorm import batchnorm_paths
 from dfkd_meta.statistics.kinds.dropout import dropout_sites
+from dfkd_meta.statistics.kinds.mixture import MODES, RANK
 from dfkd_meta.statistics.kinds.spectrum import DEFAULT_KEPT
 from dfkd_meta.teachers import ActivationTap, Teacher, last_hidden_tap
 
@@ -39,6 +40,9 @@ class ExportConfig(Config):
     A spectrum keeps ``kept_fraction`` of its coefficients, but no more than leave ``spectrum_cap``
     numbers in all bases together (none, if that is too few for one); a graph of more than
     ``spectrum_unit_cap`` units has a node per channel instead.
+
+    A mixture of the input has up to ``modes`` modes per class, as many as leave ``mixture_cap``
+    numbers in all factors (of rank ``mode_rank``) together; fewer than two are left out.
     """
 
     profile: Profile = "standard"
@@ -58,6 +62,9 @@ class ExportConfig(Config):
     kept_fraction: float = Field(DEFAULT_KEPT, gt=0, le=1)
     spectrum_unit_cap: int = 4_096
     spectrum_cap: int = 2**19
+    modes: int = Field(MODES, ge=1)
+    mode_rank: int = Field(RANK, ge=1)
+    mixture_cap: int = 2**21
 
     batch_size: int = Field(256, ge=1)
     limit: int | None = Field(None, ge=1)
@@ -146,7 +153,7 @@ class _Planner:
             yield self._covariance(self.last_hidden, None)
 
     def full(self) -> Iterator[RecordRequest]:
-        """The input itself, covariances everywhere, and the spectra of layers taken together."""
+        """The input itself, covariances and ranges everywhere, and the spectra of layers."""
         config = self.config
         for tap in (t for t in self.places if t.linear_in_input):
             features = math.prod(tap.shape)
@@ -156,6 +163,7 @@ class _Planner:
             if at_input and features <= config.input_cap:
                 yield RecordRequest("moments", (tap.id,), "unit", "global")
                 yield self._covariance(tap, config.input_rank)
+                yield from self._mixture(tap)
         for tap in self.places:
             features = math.prod(tap.shape)
             if not tap.module or tap == self.last_hidden or tap.linear_in_input:
@@ -166,8 +174,25 @@ class _Planner:
                 tap, None if features <= config.cholesky_cap else config.hidden_rank
             )
         yield self._covariance(self.output, None)
+        for tap in self._hidden():
+            reduction: Reduction = "channel" if len(tap.shape) > 1 else "unit"
+            yield RecordRequest("quantiles", (tap.id,), reduction)
         if self.per_class == "per_class":  # a spectrum of no class says too little to be read
             yield from self._spectra()
+
+    def _mixture(self, tap: Tap) -> Iterator[RecordRequest]:
+        """Modes of the input within each class, as the teacher's last hidden layer tells them."""
+        config = self.config
+        each = self.groups * config.mode_rank * math.prod(tap.shape)
+        modes = min(config.modes, config.mixture_cap // each)
+        if modes > 1 and self.last_hidden:
+            params = {
+                "modes": modes,
+                "rank": config.mode_rank,
+                "seed": config.seed,
+                "cluster_tap": self.last_hidden.id,
+            }
+            yield RecordRequest("mixture", (tap.id,), "unit", self.per_class, params)
 
     def _layers(self) -> list[Tap]:
         """The nodes of the network's graph: the input, and what each layer puts out.

@@ -28,11 +28,7 @@ class ClassGaussians:
 
     def rows(self, labels: Tensor) -> Tensor:
         """The group of each label (int64 `n` -> int64 `n`); 0 for global statistics."""
-        if not self.classes:
-            return torch.zeros_like(labels)
-        table = torch.full((max(self.classes) + 1,), -1, device=labels.device)
-        table[list(self.classes)] = torch.arange(len(self.classes), device=labels.device)
-        return table[labels]
+        return group_rows(self.classes, labels)
 
     def sample(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Independent draws, one per label: int64 `n` -> float32 `n f`."""
@@ -70,6 +66,35 @@ class ClassGaussians:
         return deviations
 
 
+@dataclass(frozen=True)
+class ClassMixtures:
+    """Several Gaussians per group: one of them is chosen by its weight for each draw.
+
+    weight: float32 `g m`. modes: the Gaussians of all groups, one group after the other, numbered 0
+    to g m - 1. classes: the class of each group; empty when the only group is global.
+    """
+
+    weight: Tensor
+    modes: ClassGaussians
+    classes: tuple[int, ...] = ()
+
+    def sample(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Independent draws, one per label: int64 `n` -> float32 `n f`."""
+        groups = group_rows(self.classes, labels)
+        chosen = torch.multinomial(self.weight.cpu()[groups.cpu()], 1, generator=generator)
+        count = self.weight.shape[1]
+        return self.modes.sample(groups * count + chosen.flatten().to(groups.device), generator)
+
+
+def group_rows(classes: tuple[int, ...], labels: Tensor) -> Tensor:
+    """The group of each label (int64 `n` -> int64 `n`); 0 for global statistics."""
+    if not classes:
+        return torch.zeros_like(labels)
+    table = torch.full((max(classes) + 1,), -1, device=labels.device)
+    table[list(classes)] = torch.arange(len(classes), device=labels.device)
+    return table[labels]
+
+
 def read_tensor(
     sidecar: Sidecar, record: StatisticRecord, role: str, device: torch.device
 ) -> Tensor:
@@ -103,6 +128,17 @@ def read_gaussians(
     factor = array("factor")
     left_out = _left_out(sidecar, record, factor, array("residual_variance")) if residual else None
     return ClassGaussians(mean, residual=left_out, factor=factor, classes=classes)
+
+
+def read_mixtures(sidecar: Sidecar, record: StatisticRecord, device: torch.device) -> ClassMixtures:
+    """The mixtures of a ``mixture`` record; what its factors leave out is not drawn."""
+    weight, mean, factor = (
+        read_tensor(sidecar, record, role, device) for role in ("weight", "mean", "factor")
+    )
+    modes = ClassGaussians(
+        mean.flatten(0, 1), factor=factor.flatten(0, 1), classes=tuple(range(weight.numel()))
+    )
+    return ClassMixtures(weight, modes, tuple(record.classes or ()))
 
 
 def _left_out(sidecar: Sidecar, record: StatisticRecord, factor: Tensor, even: Tensor) -> Tensor:

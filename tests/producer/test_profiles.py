@@ -81,9 +81,13 @@ def test_full_adds_the_input_and_covariances() -> None:
         "moments/input/unit/per_class",
         "moments/input/unit/global",
         "covariance/input/unit/per_class",
+        "mixture/input/unit/per_class",
         "moments/one:output/unit/per_class",
         "covariance/two:output/unit/per_class",
         "covariance/output/unit/per_class",
+        "quantiles/two:output/channel/global",
+        "quantiles/head:input/unit/global",
+        "quantiles/output/unit/global",
         "spectrum/input+two:output+output/unit/per_class",
         "spectrum/input+two:output/unit/per_class",
         "spectrum/two:output+output/unit/per_class",
@@ -91,6 +95,21 @@ def test_full_adds_the_input_and_covariances() -> None:
     small = ids(t, "full", full_unit_cap=47, input_cap=35)
     assert not [name for name in small if "/input/" in name or "one:output" in name]
     assert "covariance/two:output/unit/per_class" not in ids(t, "full", hidden_covariance_cap=44)
+
+
+def test_a_mixture_has_as_many_modes_as_fit() -> None:
+    t = teacher(Deep())
+
+    def mixture(**own: Any) -> dict[str, Any]:
+        requests = plan(ExportConfig(profile="full", **own), t, default_taps(t), labeled=True)
+        found = [dict(request.params) for request in requests if request.kind == "mixture"]
+        return found[0] if found else {}
+
+    assert mixture(seed=4) == {"modes": 10, "rank": 20, "seed": 4, "cluster_tap": "head:input"}
+    each = 3 * 5 * 36  # classes, rank, features
+    assert mixture(mode_rank=5, mixture_cap=4 * each + 1)["modes"] == 4
+    assert not mixture(mode_rank=5, mixture_cap=2 * each - 1)
+    assert not mixture(modes=1)
 
 
 def spectra(t: Teacher, **own: Any) -> dict[str, RecordRequest]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dfkd_meta.synthesis.gaussians import ClassGaussians
+from dfkd_meta.synthesis.gaussians import ClassGaussians, ClassMixtures
 
 
 def draws(gaussians: ClassGaussians, label: int, count: int = 40_000) -> torch.Tensor:
@@ -40,3 +40,21 @@ def test_groups_follow_the_listed_classes() -> None:
 def test_global_statistics_serve_every_class(labels: list[int]) -> None:
     gaussians = ClassGaussians(torch.tensor([[7.0]]), torch.zeros(1, 1))
     assert gaussians.sample(torch.tensor(labels), torch.Generator()).unique().tolist() == [7.0]
+
+
+def test_a_mixture_draws_its_modes_by_weight() -> None:
+    weight = torch.tensor([[0.75, 0.25], [1.0, 0.0]])
+    mean = torch.tensor([[10.0, 0.0], [-10.0, 0.0], [0.0, 50.0], [9.0, 9.0]])  # `(g m) f`
+    factor = torch.tensor([[[0.0, 2.0]], [[0.0, 0.5]], [[1.0, 0.0]], [[1.0, 1.0]]])
+    modes = ClassGaussians(mean, factor=factor, classes=(0, 1, 2, 3))
+    mixtures = ClassMixtures(weight, modes, classes=(3, 7))
+    labels = torch.tensor([3, 7]).repeat(8_000)
+    x = mixtures.sample(labels, torch.Generator().manual_seed(0))
+    three, seven = x[labels == 3], x[labels == 7]
+    first = three[:, 0] > 0
+    assert float(first.float().mean()) == pytest.approx(0.75, abs=0.02)
+    assert float(three[first, 1].std()) == pytest.approx(2.0, rel=0.05)
+    assert float(three[~first, 1].std()) == pytest.approx(0.5, rel=0.05)
+    assert (three[first, 0] == 10).all()
+    assert (seven[:, 1] == 50).all()
+    assert float(seven[:, 0].std()) == pytest.approx(1.0, rel=0.05)

@@ -6,8 +6,13 @@ import torch
 from pydantic import Field
 
 from dfkd_meta.config import Config
-from dfkd_meta.sidecar import StatisticRecord, Tap
-from dfkd_meta.synthesis.gaussians import ClassGaussians, read_gaussians
+from dfkd_meta.sidecar import StatisticRecord
+from dfkd_meta.synthesis.gaussians import (
+    ClassGaussians,
+    ClassMixtures,
+    read_gaussians,
+    read_mixtures,
+)
 from dfkd_meta.synthesis.recipe import MethodContext, Query, Recipe, Weighted, method
 from dfkd_meta.synthesis.sources.pixels import PixelSource, Start, gaussian_start
 from dfkd_meta.synthesis.targets import Targets, TargetSampler
@@ -58,7 +63,7 @@ class RecordedConfig(Config):
 )
 def recorded(context: MethodContext, config: RecordedConfig) -> Recipe:
     """Start from the richest input-level record, else noise; match every record at every tap."""
-    drawn = _input_gaussians(context)
+    drawn = _input_draws(context)
     start = _start(context, config, drawn)
     source = PixelSource(start, _bounds(context), config.learning_rate)
     as_drawn = drawn is not None and _recognized(context, source) >= config.trust
@@ -106,16 +111,16 @@ def _terms(
     return terms
 
 
-def _input_gaussians(context: MethodContext) -> ClassGaussians | None:
-    """Per-class Gaussians of the input itself, if the publisher shipped them."""
-    for record in context.sidecar.find("covariance", scope="per_class", reduction="unit"):
-        if _is_input(context.sidecar.tap(record.taps[0])):
-            return read_gaussians(context.sidecar, record, context.device, residual=False)
+def _input_draws(context: MethodContext) -> ClassMixtures | ClassGaussians | None:
+    """The richest per-class distribution of the input itself that the publisher shipped."""
+    sidecar, device = context.sidecar, context.device
+    at_input = [tap.id for tap in sidecar.manifest.taps if not tap.module and tap.side == "input"]
+    for tap in at_input:
+        for record in sidecar.find("mixture", tap=tap, scope="per_class", reduction="unit"):
+            return read_mixtures(sidecar, record, device)
+        for record in sidecar.find("covariance", tap=tap, scope="per_class", reduction="unit"):
+            return read_gaussians(sidecar, record, device, residual=False)
     return None
-
-
-def _is_input(tap: Tap) -> bool:
-    return tap.module == "" and tap.side == "input"
 
 
 def _hidden_gaussians(context: MethodContext) -> dict[str, ClassGaussians]:
@@ -138,7 +143,9 @@ def _moments(context: MethodContext) -> tuple[RecordedMoments, ...]:
     )
 
 
-def _start(context: MethodContext, config: RecordedConfig, drawn: ClassGaussians | None) -> Start:
+def _start(
+    context: MethodContext, config: RecordedConfig, drawn: ClassMixtures | ClassGaussians | None
+) -> Start:
     if drawn is None:
         return gaussian_start(context.shape, context.device, std=config.start_std, vary=True)
 
