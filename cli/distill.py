@@ -34,6 +34,10 @@ def command(
     eval_data: Annotated[
         str | None, typer.Option(help="Data to measure the finished student on; never trained on.")
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Time to take on this machine, e.g. 5m: decides images and steps."),
+    ] = None,
     factory: Annotated[
         str | None,
         typer.Option(help="Your own module:function for a teacher that is not built in."),
@@ -55,6 +59,7 @@ def command(
     """
     with errors_as_text():
         from dfkd_meta.config import load_config
+        from dfkd_meta.consumer.budget import seconds_of
         from dfkd_meta.consumer.distill import distill
         from dfkd_meta.consumer.pipeline import DistillConfig
         from dfkd_meta.consumer.results import describe, save_run
@@ -88,6 +93,7 @@ def command(
             evaluation=evaluation,
             checkpoint=unfinished(out),
             resume=resume,
+            seconds=None if budget is None else seconds_of(budget),
             progress=progress,
         )
         progress.step(f"saving to {out}")
@@ -115,9 +121,14 @@ def _print(facts: dict[str, Any], out: Path) -> None:
         ("method", facts["config"]["method"]),
         ("synthetic inputs", f"{result['images']:,}"),
         ("agreement with the teacher on them", f"{100 * result['agreement_on_synthetic']:.2f} %"),
+        ("agreement on new ones", _percent(result["agreement_on_new"])),
         ("seconds", ", ".join(f"{part} {value:.1f}" for part, value in result["seconds"].items())),
         ("saved in", str(out)),
     ]
     if result["accuracy"] is not None:
-        rows.insert(5, ("accuracy on the evaluation data", f"{100 * result['accuracy']:.2f} %"))
+        rows.insert(6, ("accuracy on the evaluation data", f"{100 * result['accuracy']:.2f} %"))
     print_table("distilled without data", ["", "value"], rows)
+
+
+def _percent(share: float | None) -> str:
+    return "not measured" if share is None else f"{100 * share:.2f} %"

@@ -6,6 +6,7 @@ finding them depends on the machine and its moment.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,17 +16,30 @@ import torch
 from dfkd_meta.batches import SyntheticBatch
 from dfkd_meta.consumer.pipeline import DistillConfig, check_student, make_recipe
 from dfkd_meta.consumer.run import Distillation
-from dfkd_meta.errors import MethodError
+from dfkd_meta.errors import MethodError, UsageError
 from dfkd_meta.sidecar import Sidecar
 from dfkd_meta.synthesis.recipe import Recipe
 from dfkd_meta.teachers import Teacher
 
 Clock = Callable[[], float]
+UNITS = {"s": 1, "m": 60, "h": 3600}
 
 MOST_IMAGES = 60_000  # as many as alternating methods keep; the rest of the time trains
 MANY_STEPS = 1_000_000  # a schedule that the few steps of a measurement do not reach the end of
 MEASURING = 0.02  # the share of the budget that each measurement lasts at least ...
 LONGEST = 2.0  # ... and no longer than this, in seconds
+
+
+def seconds_of(text: str) -> float:
+    """A duration such as ``90s``, ``5m`` or ``1.5h`` in seconds. Raises UsageError."""
+    number, unit = text.strip()[:-1], text.strip()[-1:]
+    try:
+        seconds = float(number) * UNITS[unit]
+    except (KeyError, ValueError):
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise UsageError(f"{text!r} is no duration", hint="such as 90s, 5m or 1.5h")
+    return seconds
 
 
 @dataclass(frozen=True)
@@ -42,19 +56,19 @@ def plan_budget(
     sidecar: Sidecar,
     config: DistillConfig,
     device: torch.device,
-    cpu_seconds: float,
+    seconds: float,
     *,
     share: float = 0.5,
     clock: Clock | None = None,
 ) -> DistillConfig:
-    """``config`` with the counts that spend ``cpu_seconds`` on this machine, measured here and now.
+    """``config`` with the counts that spend ``seconds`` on this machine, measured here and now.
 
-    A few synthesis and student steps are timed in CPU seconds of this process (on a GPU in wall
-    seconds) with networks and random streams of their own: nothing of the run is disturbed. Of a
-    method that makes all inputs first, ``share`` of the time makes images; of one in which student
-    and synthesis take turns, ``training.steps`` includes the batches between them; where inputs
-    are given or drawn without optimization their number stays and all other time trains. Counts are
-    at least 1. The measurement itself comes on top.
+    A few synthesis and student steps are timed by ``clock`` (default: CPU seconds of this process,
+    on a GPU wall seconds) with networks and random streams of their own: nothing of the run is
+    disturbed. Of a method that makes all inputs first, ``share`` of the time makes images; of one
+    in which student and synthesis take turns, ``training.steps`` includes the batches between them;
+    where inputs are given or drawn without optimization their number stays and all other time
+    trains. Counts are at least 1. The measurement itself comes on top.
 
     Raises as ``run_method`` does, and MethodError when half the time would have passed before the
     first student step.
@@ -63,10 +77,10 @@ def plan_budget(
     recipe = make_recipe(teacher, sidecar, config, device)
     long = config.training.model_copy(update={"steps": MANY_STEPS})
     probing = config.model_copy(update={"training": long})
-    meter = Meter(clock or clock_of(device), min(MEASURING * cpu_seconds, LONGEST))
+    meter = Meter(clock or clock_of(device), min(MEASURING * seconds, LONGEST))
     costs = measure_costs(teacher, recipe, probing, device, meter)
-    _require_a_start(config.method, recipe, costs, cpu_seconds)
-    images, steps = fitting_counts(recipe, costs, cpu_seconds, share)
+    _require_a_start(config.method, recipe, costs, seconds)
+    images, steps = fitting_counts(recipe, costs, seconds, share)
     training = config.training.model_copy(update={"steps": steps})
     return config.model_copy(update={"images": images or config.images, "training": training})
 
@@ -109,10 +123,13 @@ def predicted_seconds(recipe: Recipe, costs: Costs, images: int | None, steps: i
     return batches * costs.batch + steps * costs.step
 
 
-def clock_of(device: torch.device) -> Clock:
-    """What a second on ``device`` is: of this process's CPU time, or of a GPU that has finished."""
+def clock_of(device: torch.device, *, wall: bool = False) -> Clock:
+    """What a second on ``device`` is: of this process's CPU time, or of a GPU that has finished.
+
+    With ``wall`` it is a second of the clock on the wall on any device.
+    """
     if device.type != "cuda":
-        return time.process_time
+        return time.perf_counter if wall else time.process_time
 
     def finished() -> float:
         torch.cuda.synchronize(device)

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import torch
 
+from dfkd_meta.consumer.budget import clock_of, plan_budget
 from dfkd_meta.consumer.pipeline import DistillConfig
-from dfkd_meta.consumer.run import Outcome, run_method
+from dfkd_meta.consumer.run import Outcome, interrupted_config, run_method
 from dfkd_meta.data import Dataset
 from dfkd_meta.distillation.evaluation import accuracy, agreement
+from dfkd_meta.errors import UsageError
 from dfkd_meta.hub import PulledSidecar
 from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.sidecar import Sidecar, read_sidecar
@@ -45,9 +47,13 @@ def distill(
     evaluation: Dataset | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
+    seconds: float | None = None,
     progress: Progress | None = None,
 ) -> DistillRun:
     """Make inputs from teacher and sidecar, train a student on them, and measure it.
+
+    ``seconds`` (of a clock on the wall) is what the run may take on this machine: it decides
+    ``images`` and ``training.steps``, which are then part of the run's configuration.
 
     ``factory`` is the caller's own ``module:function`` for a teacher whose source is ``local``. The
     evaluation data are looked at after training only. ``checkpoint`` and ``resume`` are those of
@@ -59,6 +65,8 @@ def distill(
     sidecar = read_sidecar(pulled.folder)
     progress.step(f"loading the teacher {sidecar.manifest.teacher.architecture}")
     teacher = teacher_from_sidecar(pulled.folder, sidecar, factory=factory).to(device)
+    if seconds is not None:
+        config = _within(seconds, teacher, sidecar, config, device, checkpoint if resume else None)
     progress.step(
         f"distilling a student {config.student!r} with method {config.method!r}, "
         f"{config.training.steps:,} student steps"
@@ -89,3 +97,25 @@ def distill(
         accuracy=score,
         evaluated_on=place,
     )
+
+
+def _within(
+    seconds: float,
+    teacher: Teacher,
+    sidecar: Sidecar,
+    config: DistillConfig,
+    device: torch.device,
+    interrupted: Path | None,
+) -> DistillConfig:
+    """``config`` with counts that take ``seconds``, or with those of an interrupted run."""
+    if config.images is not None or "steps" in config.training.model_fields_set:
+        raise UsageError(
+            "a budget decides images and training.steps",
+            hint="leave out either the budget or these settings",
+        )
+    if interrupted is None or not interrupted.exists():
+        clock = clock_of(device, wall=True)
+        return plan_budget(teacher, sidecar, config, device, seconds, clock=clock)
+    found = interrupted_config(interrupted)
+    training = config.training.model_copy(update={"steps": found.training.steps})
+    return config.model_copy(update={"images": found.images, "training": training})

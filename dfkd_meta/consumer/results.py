@@ -77,6 +77,7 @@ def describe(run: DistillRun) -> dict[str, Any]:
             "images": run.outcome.images,
             "student_steps": run.outcome.student_steps,
             "agreement_on_synthetic": run.agreement,
+            "agreement_on_new": run.outcome.agreement,
             "accuracy": run.accuracy,
             "evaluated_on": run.evaluated_on,
             "seconds": _rounded(run.outcome.seconds),

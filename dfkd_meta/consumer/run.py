@@ -13,6 +13,7 @@ import torch
 
 from dfkd_meta.batches import Pool, SyntheticBatch
 from dfkd_meta.checkpoint import State, load_state, save_state
+from dfkd_meta.consumer.exam import Exam
 from dfkd_meta.consumer.pipeline import DistillConfig, check_student, make_recipe
 from dfkd_meta.distillation.students import Student, build_student
 from dfkd_meta.distillation.training import Trainer
@@ -25,6 +26,7 @@ from dfkd_meta.synthesis.recipe import Recipe
 from dfkd_meta.teachers import Teacher
 
 SAVE_EVERY = 30.0  # seconds between checkpoints; what is lost by a kill is made again, identically
+JUDGED = 200  # new inputs that a student is judged on where they cost next to nothing
 SHOWN = 1_000  # inputs kept of a method that has no pool
 
 
@@ -33,8 +35,9 @@ class Outcome:
     """A finished distillation.
 
     ``pool`` is what the student was trained on (of methods without a pool, a last sample);
-    ``images`` counts all inputs made; ``seconds`` and ``cpu_seconds`` (of this process, all
-    threads) have the keys synthesis and training.
+    ``images`` counts all inputs made. ``seconds`` and ``cpu_seconds`` (of this process, all
+    threads) have the keys synthesis and training. ``agreement`` is the latest share of new inputs
+    on which student and teacher agreed, None where there were none (see ``Exam``).
     """
 
     student: Student
@@ -44,6 +47,7 @@ class Outcome:
     seconds: dict[str, float]
     cpu_seconds: dict[str, float]
     notes: list[str]
+    agreement: float | None = None
 
 
 def run_method(
@@ -104,6 +108,7 @@ class Distillation:
         self.synthesizer = Synthesizer(
             teacher, recipe, generator_for(config.seed, "synthesis"), student=module
         )
+        self.exam = Exam(teacher, module, config.training.steps)
         self.order = generator_for(config.seed, "order")
         self.pool = Pool(recipe.rounds.capacity if recipe.rounds else recipe.images)
         if recipe.given is not None:
@@ -126,6 +131,7 @@ class Distillation:
                 self._make_batch(progress)
                 yield
             self._train()
+            self._examine(progress)
             yield
 
     def outcome(self) -> Outcome:
@@ -141,6 +147,7 @@ class Distillation:
             seconds=self.seconds,
             cpu_seconds=self.cpu_seconds,
             notes=self.synthesizer.notes,
+            agreement=self.exam.result,
         )
 
     def state(self) -> State:
@@ -149,6 +156,7 @@ class Distillation:
             "synthesizer": self.synthesizer.state(),
             "trainer": self.trainer.state(),
             "pool": self.pool.state(with_rows=self.recipe.given is None),
+            "exam": self.exam.state(),
             "order": self.order.get_state(),
             "seconds": self.seconds,
             "cpu_seconds": self.cpu_seconds,
@@ -159,6 +167,7 @@ class Distillation:
         self.synthesizer.load_state(state["synthesizer"])
         self.trainer.load_state(state["trainer"])
         self.pool.load_state(state["pool"], self.device)
+        self.exam.load_state(state["exam"])
         self.order.set_state(state["order"])
         self.seconds = dict(state["seconds"])
         self.cpu_seconds = dict(state["cpu_seconds"])
@@ -179,8 +188,12 @@ class Distillation:
             left = recipe.images - synthesizer.made * recipe.batch_size
             size = recipe.batch_size if recipe.rounds else min(recipe.batch_size, left)
             batch = synthesizer.make_batch(size)
-            if recipe.rounds is None or not recipe.rounds.fresh:
-                self.pool.add(batch)
+        if self.exam.wanted:
+            progress.step(self.exam.judge(batch.images, self.trainer.steps_done))
+        if recipe.rounds is None:
+            batch = self.exam.hold_out(batch, recipe.images)
+        if recipe.rounds is None or not recipe.rounds.fresh:
+            self.pool.add(batch)
         for note in synthesizer.notes[known:]:
             progress.step(note)
 
@@ -192,13 +205,25 @@ class Distillation:
         with self._timed("training"):
             self.trainer.step(self.pool.draw(size, self.order) if batch is None else batch)
 
+    def _examine(self, progress: Progress) -> None:
+        """Have the student judged on inputs it has not learned from, when it is time."""
+        done, exam, rounds = self.trainer.steps_done, self.exam, self.recipe.rounds
+        if not exam.due(done) or self.recipe.given is not None:
+            return
+        if rounds is None:
+            if exam.held_out is not None:
+                progress.step(exam.judge(exam.held_out.images, done))
+        elif rounds.fresh:
+            progress.step(exam.judge(self.synthesizer.fresh_batch(JUDGED).images, done))
+        else:
+            exam.wanted = True
+
     def _images(self) -> int:
         if self.recipe.given is not None:
             return len(self.recipe.given)
         if self.recipe.rounds is None:
             return self.recipe.images
-        drawn = self.synthesizer.draws * self.config.training.batch_size
-        return self.synthesizer.made * self.recipe.batch_size + drawn
+        return self.synthesizer.made * self.recipe.batch_size + self.synthesizer.drawn
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:
@@ -206,6 +231,17 @@ class Distillation:
         yield
         self.seconds[part] += time.perf_counter() - wall
         self.cpu_seconds[part] += time.process_time() - cpu
+
+
+def interrupted_config(checkpoint: Path) -> DistillConfig:
+    """The settings of an interrupted run. Raises UsageError when the file is damaged."""
+    state = load_state(checkpoint)
+    try:
+        return DistillConfig.model_validate(state["of"]["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            "this is no interrupted run", where=str(checkpoint), hint="delete it to start afresh"
+        ) from error
 
 
 class _Checkpoint:

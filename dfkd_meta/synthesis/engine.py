@@ -23,8 +23,8 @@ class Synthesizer:
     """Runs a recipe against a teacher, one batch after the other.
 
     The same recipe, teacher, student and generator state give the same inputs. ``student`` is for
-    terms that see it; without one those terms are off. ``made`` counts batches, ``samples`` the
-    inputs handed out, ``notes`` what happened that a user should know.
+    terms that see it; without one those terms are off. ``made`` counts batches, ``drawn`` the
+    inputs of ``fresh_batch``, ``notes`` what happened that a user should know.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Synthesizer:
         self.generator = generator
         self.student = student
         self.made = 0
-        self.draws = 0
+        self.draws = self.drawn = 0
         self.notes: list[str] = list(recipe.notes)
         self.terms = {name: item for name, item in recipe.terms.items() if item.weight != 0}
         self.guard = CollapseGuard(recipe.source)
@@ -75,6 +75,7 @@ class Synthesizer:
         """New outputs of the source, as it is now."""
         targets = self.recipe.targets.sample(size, self.draws, self.generator)
         self.draws += 1
+        self.drawn += size
         with torch.no_grad():
             images = self.recipe.source.fresh(targets, self.generator)
         return SyntheticBatch(images, targets.labels if self.recipe.labeled else None)
@@ -84,6 +85,7 @@ class Synthesizer:
         return {
             "made": self.made,
             "draws": self.draws,
+            "drawn": self.drawn,
             "notes": self.notes,
             "generator": generator_state(self.generator),
             "source": self.recipe.source.state(),
@@ -94,7 +96,7 @@ class Synthesizer:
 
     def load_state(self, state: State) -> None:
         """Continue from a saved state of the same recipe."""
-        self.made, self.draws = state["made"], state["draws"]
+        self.made, self.draws, self.drawn = state["made"], state["draws"], state["drawn"]
         self.notes = list(state["notes"])
         load_generator_state(self.generator, state["generator"])
         self.recipe.source.load_state(state["source"])

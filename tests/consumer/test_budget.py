@@ -19,10 +19,11 @@ from dfkd_meta.consumer.budget import (
     fitting_counts,
     plan_budget,
     predicted_seconds,
+    seconds_of,
 )
 from dfkd_meta.consumer.pipeline import DistillConfig
 from dfkd_meta.consumer.run import run_method
-from dfkd_meta.errors import MethodError
+from dfkd_meta.errors import MethodError, UsageError
 from dfkd_meta.sidecar import Sidecar, read_sidecar
 from dfkd_meta.synthesis.recipe import Recipe, Rounds, Weighted
 from dfkd_meta.synthesis.sources.pixels import PixelSource, gaussian_start
@@ -214,3 +215,14 @@ def test_a_warm_up_that_takes_half_the_time_is_refused(
             plan_budget(*teacher, settings(), CPU, 14.0, clock=clock)
         plan_budget(*teacher, settings(), CPU, 18.0, clock=clock)
     assert "warm_up" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("5m", 300), (" 1.5h", 5400)])
+def test_durations(text: str, seconds: float) -> None:
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "5", "m", "0m", "-5m", "5 days", "nanm", "infh"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(UsageError, match="no duration"):
+        seconds_of(text)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from dfkd_meta.batches import SyntheticBatch
 from dfkd_meta.config import make_config
+from dfkd_meta.consumer import run as run_module
 from dfkd_meta.consumer.distill import DistillRun, distill
 from dfkd_meta.consumer.pipeline import DistillConfig
 from dfkd_meta.consumer.results import repeat_command, save_run
+from dfkd_meta.distillation.training import Trainer
 from dfkd_meta.errors import MethodError, UsageError
 from dfkd_meta.hub import PulledSidecar
 from dfkd_meta.sidecar import SidecarError
@@ -21,6 +25,7 @@ from dfkd_meta.teachers import open_teacher
 from tests.support.published import blobs
 
 Published = Callable[[str, str], Path]
+T = TypeVar("T")
 QUICK = {
     "options": {"drawn_images": 90, "steps": 2, "batch_size": 90},
     "training": {"steps": 150, "batch_size": 32},
@@ -71,8 +76,10 @@ def test_the_inputs_are_kept_with_their_labels(published: Published, tmp_path: P
     run = run_on(published("digits_cnn", "full"))
     save_run(run, tmp_path / "student")
     kept = load_file(tmp_path / "student" / "synthetic.safetensors")
-    assert kept["images"].shape == (90, 1, 8, 8)
-    assert torch.equal(kept["labels"].bincount(), torch.tensor([30, 30, 30]))
+    assert kept["images"].shape == (86, 1, 8, 8)  # 4 of 90 were held out to judge the student on
+    counts = kept["labels"].bincount()
+    assert counts.sum() == 86
+    assert (counts <= 30).all()
     assert (tmp_path / "student" / "synthetic.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -139,3 +146,71 @@ def test_the_inputs_of_one_run_can_be_the_data_of_another(
     torch.testing.assert_close(
         second.outcome.pool.images, first.outcome.pool.images, atol=5e-3, rtol=0
     )  # float16 over a std of about 0.2
+
+
+class Words:
+    """Progress that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def step(self, message: str) -> None:
+        self.said.append(message)
+
+    def track(self, items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
+        return iter(items)
+
+
+@pytest.mark.parametrize("method", ["recorded", "dafl", "deep_inversion"])
+def test_progress_shows_the_agreement_on_new_inputs(published: Published, method: str) -> None:
+    words, images = Words(), 40 if method == "deep_inversion" else None
+    config = make_config(
+        DistillConfig,
+        {"method": method, "images": images, "training": {"steps": 40, "batch_size": 16}},
+    )
+    run = distill(PulledSidecar(published("digits_cnn", "full")), config, progress=words)
+    found = [line for line in words.said if "new inputs" in line]
+    assert 5 <= len(found) <= 10  # taking turns, a look waits for the next batch
+    assert run.outcome.agreement is not None
+    assert f"agree on {100 * run.outcome.agreement:.1f} %" in found[-1]
+
+
+def test_a_budget_becomes_plain_counts(published: Published, tmp_path: Path) -> None:
+    folder = PulledSidecar(published("digits_cnn", "full"))
+    config = make_config(DistillConfig, {"training": {"batch_size": 32}})
+    run = distill(folder, config, seconds=1.0)
+    assert run.config.training.steps == run.outcome.student_steps
+    again = distill(folder, run.config)
+    for key, value in run.outcome.student.module.state_dict().items():
+        assert torch.equal(value, again.outcome.student.module.state_dict()[key]), key
+    fixed = make_config(DistillConfig, {"training": {"steps": 5}})
+    with pytest.raises(UsageError, match="a budget decides"):
+        distill(folder, fixed, seconds=1.0)
+
+
+def test_a_budget_is_kept_by_the_run_that_goes_on(
+    published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, checkpoint = PulledSidecar(published("digits_cnn", "full")), tmp_path / "cut"
+    config = make_config(DistillConfig, {"training": {"batch_size": 32}})
+    planned = config.model_copy(
+        update={"training": config.training.model_copy(update={"steps": 37}), "images": 60}
+    )
+    monkeypatch.setattr(run_module, "SAVE_EVERY", 0.0)
+
+    class CutError(Exception):
+        pass
+
+    def cut(self: Trainer, batch: SyntheticBatch) -> None:
+        if self.steps_done == 20:
+            raise CutError
+        step(self, batch)
+
+    step = Trainer.step
+    monkeypatch.setattr(Trainer, "step", cut)
+    with pytest.raises(CutError):
+        distill(folder, planned, checkpoint=checkpoint)
+    monkeypatch.setattr(Trainer, "step", step)
+    run = distill(folder, config, seconds=1e6, checkpoint=checkpoint, resume=True)
+    assert run.config == planned
+    assert run.outcome.student_steps == 37
