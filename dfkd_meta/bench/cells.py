@@ -68,6 +68,7 @@ def runs_of(grid: Grid, only: Sequence[str] = ()) -> list[Run]:
         for profile in dict.fromkeys(profiles_of(grid, teacher))
         for budget, (method, row) in product(grid.budgets, grid.methods.items())
         if _in_row(row, teacher, profile, budget)
+        and _in_budget(grid.budgets[budget], teacher, method)
     ]
     return [run for run in runs if matches(run.cell, wanted)]
 
@@ -123,6 +124,11 @@ def _patterns(only: Iterable[str]) -> dict[str, list[str]]:
 
 def _in_row(row: MethodEntry, teacher: str, profile: str, budget: str) -> bool:
     named = ((row.teachers, teacher), (row.profiles, profile), (row.budgets, budget))
+    return all(names is None or name in names for names, name in named)
+
+
+def _in_budget(budget: Budget, teacher: str, method: str) -> bool:
+    named = ((budget.teachers, teacher), (budget.methods, method))
     return all(names is None or name in names for names, name in named)
 
 

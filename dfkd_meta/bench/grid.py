@@ -39,11 +39,14 @@ class Budget(Settings):
     """How much a run may spend: settings that say it outright, or CPU seconds.
 
     With ``cpu_seconds`` the number of images and of training steps is worked out on the machine at
-    hand; ``share`` of the time goes to the images of methods that make them all first.
+    hand; ``share`` of the time goes to the images of methods that make them all first. ``teachers``
+    and ``methods`` restrict the budget to some of them.
     """
 
     cpu_seconds: PositiveFloat | None = None
     share: float = Field(0.5, gt=0, lt=1)
+    teachers: Labels | None = None
+    methods: Labels | None = None
 
 
 class MethodEntry(Settings):
@@ -161,6 +164,8 @@ def _check(grid: Grid) -> None:
             raise UsageError(
                 f"budgets.{name}: name cpu_seconds, or images and training.steps, not both"
             )
+        _known(f"budgets.{name}.teachers", budget.teachers, list(grid.teachers))
+        _known(f"budgets.{name}.methods", budget.methods, list(grid.methods))
     for name, row in grid.methods.items():
         _known(f"methods.{name}.teachers", row.teachers, list(grid.teachers))
         _known(f"methods.{name}.budgets", row.budgets, list(grid.budgets))

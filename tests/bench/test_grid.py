@@ -92,6 +92,7 @@ def grid_of(text: str, folder: Path) -> Path:
         (MADE + "[methods.noise]\n[[override]]\nmethod = 'x'", "override.0.method.*no 'x'"),
         (MADE + "[methods.noise]\n[[override]]\nstudent = ['x']", "override.0.student.*no 'x'"),
         (MADE + "[methods.noise]\n[budgets.b]\ncpu_seconds = 0", "'budgets.b.cpu_seconds'"),
+        (MADE + "[methods.noise]\n[budgets.b]\nmethods = ['x']", "budgets.b.methods.*no 'x'"),
         (MADE + "[methods.noise]\n[budgets.b]\ncpu_seconds = 1\nimages = 2", "budgets.b.*not both"),
         (MADE.replace("train = {", "train = { sted = 1,") + "[methods.noise]", "no option 'sted'"),
         (MADE.replace('data = "digits"', "") + "[methods.noise]", "teachers.one.data"),
@@ -118,7 +119,7 @@ def test_an_unknown_key_is_told_the_ones_of_its_own_table(tmp_path: Path) -> Non
         read_grid(grid_of(MADE + "[methods.noise]\n[budgets.b]\nseconds = 1", tmp_path))
     assert caught.value.hint is not None
     assert "cpu_seconds" in caught.value.hint
-    assert "teachers" not in caught.value.hint
+    assert "override" not in caught.value.hint
 
 
 def test_an_absent_grid(tmp_path: Path) -> None:
@@ -136,6 +137,15 @@ def test_the_runs_are_the_product_of_the_axes(tmp_path: Path) -> None:
     assert {cell.profile for cell in cells if cell.teacher == "two"} == {"standard"}
     assert not [c for c in cells if c.method == "slow" and (c.budget == "long")]
     assert profiles_of(grid, "two") == ["standard"]
+
+
+def test_a_budget_may_be_for_some_teachers_and_methods_only(tmp_path: Path) -> None:
+    grid = read_grid(grid_of(TWO, tmp_path))
+    long = grid.budgets["long"].model_copy(update={"methods": ["recorded"], "teachers": ["one"]})
+    grid = grid.model_copy(update={"budgets": {**grid.budgets, "long": long}})
+    cells = [run.cell for run in runs_of(grid) if run.cell.budget == "long"]
+    assert cells
+    assert {(cell.teacher, cell.method) for cell in cells} == {("one", "recorded")}
 
 
 def test_later_layers_win_key_by_key(tmp_path: Path) -> None:
