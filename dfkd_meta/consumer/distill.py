@@ -12,6 +12,7 @@ from dfkd_meta.consumer.pipeline import DistillConfig
 from dfkd_meta.consumer.run import Outcome, interrupted_config, run_method
 from dfkd_meta.data import Dataset
 from dfkd_meta.distillation.evaluation import accuracy, agreement
+from dfkd_meta.distillation.training import TrainingConfig
 from dfkd_meta.errors import UsageError
 from dfkd_meta.hub import PulledSidecar
 from dfkd_meta.progress import Progress, Silent
@@ -108,7 +109,7 @@ def _within(
     interrupted: Path | None,
 ) -> DistillConfig:
     """``config`` with counts that take ``seconds``, or with those of an interrupted run."""
-    if config.images is not None or "steps" in config.training.model_fields_set:
+    if config.images is not None or config.training.steps != TrainingConfig().steps:
         raise UsageError(
             "a budget decides images and training.steps",
             hint="leave out either the budget or these settings",

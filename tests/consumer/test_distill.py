@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from dfkd_meta.batches import SyntheticBatch
-from dfkd_meta.config import make_config
+from dfkd_meta.config import load_config, make_config
 from dfkd_meta.consumer import run as run_module
 from dfkd_meta.consumer.distill import DistillRun, distill
 from dfkd_meta.consumer.pipeline import DistillConfig
@@ -177,7 +177,7 @@ def test_progress_shows_the_agreement_on_new_inputs(published: Published, method
 
 def test_a_budget_becomes_plain_counts(published: Published, tmp_path: Path) -> None:
     folder = PulledSidecar(published("digits_cnn", "full"))
-    config = make_config(DistillConfig, {"training": {"batch_size": 32}})
+    config = load_config(DistillConfig, assignments=["training.batch_size=32"])  # as the CLI does
     run = distill(folder, config, seconds=1.0)
     assert run.config.training.steps == run.outcome.student_steps
     again = distill(folder, run.config)
