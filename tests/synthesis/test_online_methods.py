@@ -115,10 +115,10 @@ def test_a_generator_driven_to_death_is_restarted_then_given_up(
 ) -> None:
     """A rate far too large, without the term that keeps the classes apart."""
     teacher, sidecar = digits
-    recipe = recipe_of("dafl", teacher, sidecar, learning_rate=1.0, standardized=False)
+    recipe = recipe_of("dafl", teacher, sidecar, learning_rate=100.0, standardized=False)
     run = synthesizer(recipe.reweighted({"balance": 0.0}), teacher)
     with pytest.raises(MethodError, match="died again after"):
-        for _ in range(400):
+        for _ in range(100):
             run.make_batch(BATCH)
     assert len(run.notes) == run.guard.restarts > 0
     assert "started afresh" in run.notes[0]
