@@ -10,14 +10,30 @@ alternating, each at its fastest of three.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
 from time import perf_counter
 
 import torch
+from torch import Tensor
 
-from dfkd_meta.data import batches, open_data
+from dfkd_meta.data import Dataset, batches, open_data
 from dfkd_meta.producer.profiles import ExportConfig, plan
 from dfkd_meta.statistics import collect
-from dfkd_meta.teachers import default_taps, open_teacher
+from dfkd_meta.teachers import Teacher, default_taps, open_teacher
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The batches of one pass, as often as they are asked for (a mixture takes two passes)."""
+
+    teacher: Teacher
+    dataset: Dataset
+    config: ExportConfig
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        size, limit = self.config.batch_size, self.config.limit
+        return batches(self.dataset, self.teacher.inputs, batch_size=size, limit=limit)
 
 
 def main() -> None:
@@ -39,16 +55,11 @@ def main() -> None:
         for _ in range(3):
             start = perf_counter()
             with torch.no_grad():
-                for images, _labels in batches(
-                    dataset, teacher.inputs, batch_size=config.batch_size, limit=config.limit
-                ):
+                for images, _labels in Samples(teacher, dataset, config):
                     teacher(images)
             forward.append(perf_counter() - start)
             start = perf_counter()
-            stream = batches(
-                dataset, teacher.inputs, batch_size=config.batch_size, limit=config.limit
-            )
-            collect(teacher, stream, requests, taps)
+            collect(teacher, Samples(teacher, dataset, config), requests, taps)
             whole.append(perf_counter() - start)
         print(
             f"{profile:9} {len(requests):3} records  forward {min(forward):6.2f} s  "

@@ -25,11 +25,11 @@ def test_example_runs(
     np.savez(tmp_path / "data.npz", images=dataset.read(range(120)).numpy(), labels=dataset.labels)
     threads = torch.get_num_threads()
     arguments = [str(EXAMPLE), str(tmp_path / "out"), str(tmp_path / "data.npz")]
-    monkeypatch.setattr(sys, "argv", [*arguments, "--profile", "standard", "--limit", "100"])
+    monkeypatch.setattr(sys, "argv", [*arguments, "--profile", "full", "--limit", "100"])
     try:
         runpy.run_path(str(EXAMPLE), run_name="__main__")
     finally:
         torch.set_num_threads(threads)
     printed = capsys.readouterr().out.split()
-    assert printed[0] == "standard"
+    assert printed[0] == "full"
     assert float(printed[-1]) > 0
