@@ -75,6 +75,7 @@ def command(
             assignments=assignments or (),
             override={key: value for key, value in named.items() if value is not None},
         )
+        seconds = None if budget is None else seconds_of(budget)
         require_free(out, overwrite=overwrite)
         evaluation = open_data(eval_data, split="test") if eval_data else None
         progress = TerminalProgress(quiet)
@@ -93,7 +94,7 @@ def command(
             evaluation=evaluation,
             checkpoint=unfinished(out),
             resume=resume,
-            seconds=None if budget is None else seconds_of(budget),
+            seconds=seconds,
             progress=progress,
         )
         progress.step(f"saving to {out}")
@@ -120,13 +121,13 @@ def _print(facts: dict[str, Any], out: Path) -> None:
         ),
         ("method", facts["config"]["method"]),
         ("synthetic inputs", f"{result['images']:,}"),
-        ("agreement with the teacher on them", f"{100 * result['agreement_on_synthetic']:.2f} %"),
+        ("agreement with the teacher on them", _percent(result["agreement_on_synthetic"])),
         ("agreement on new ones", _percent(result["agreement_on_new"])),
         ("seconds", ", ".join(f"{part} {value:.1f}" for part, value in result["seconds"].items())),
         ("saved in", str(out)),
     ]
     if result["accuracy"] is not None:
-        rows.insert(6, ("accuracy on the evaluation data", f"{100 * result['accuracy']:.2f} %"))
+        rows.insert(6, ("accuracy on the evaluation data", _percent(result["accuracy"])))
     print_table("distilled without data", ["", "value"], rows)
 
 

@@ -123,12 +123,15 @@ def _patterns(only: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _in_row(row: MethodEntry, teacher: str, profile: str, budget: str) -> bool:
-    named = ((row.teachers, teacher), (row.profiles, profile), (row.budgets, budget))
-    return all(names is None or name in names for names, name in named)
+    return _allows((row.teachers, teacher), (row.profiles, profile), (row.budgets, budget))
 
 
 def _in_budget(budget: Budget, teacher: str, method: str) -> bool:
-    named = ((budget.teachers, teacher), (budget.methods, method))
+    return _allows((budget.teachers, teacher), (budget.methods, method))
+
+
+def _allows(*named: tuple[Sequence[str] | None, str]) -> bool:
+    """Whether every restriction that is made names what it restricts."""
     return all(names is None or name in names for names, name in named)
 
 

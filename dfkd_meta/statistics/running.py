@@ -125,23 +125,14 @@ class Running:
         """Move all samples of one group into another."""
         if source == target:
             return
-        both = [source, target]
-        index = torch.tensor(both, device=self.count.device)
-        observations = self.observations[index]
-        share = observations.double() / observations.sum().clamp(min=1)
-        delta = self.mean[source] - self.mean[target]
-        row = delta * (observations[1] * share[0]).sqrt()  # n_a n_b / n
-        for name, scatter in self.scatters.items():
-            m2 = self.m2[name]
+        moved = [torch.zeros_like(t) for t in (self.count, self.observations, self.mean)]
+        for part, own in zip(moved, (self.count, self.observations, self.mean), strict=True):
+            part[target] = own[source]
+            own[source] = 0
+        for m2 in self.m2.values():
             m2[target] += m2[source]
-            if bool((observations > 0).all()):
-                scatter.add_(m2, row[None, None], index[1:])
             m2[source] = 0
-        self.mean[target] += delta * share[0]
-        self.mean[source] = 0
-        for number in (self.count, self.observations):
-            number[target] += number[source]
-            number[source] = 0
+        self._absorb_(*moved)
 
     def moment(self, name: str) -> Tensor:
         """A scatter over the number of observations: population moments, divisor n."""
