@@ -107,11 +107,22 @@ def _reference_root(sigma: np.ndarray, request: RecordRequest) -> dict[str, np.n
         return {"cholesky": np.linalg.cholesky(sigma)}
     rank, trace = int(request.params.get("rank", DEFAULT_RANK)), np.trace(sigma)
     if sketched:
-        omega = _sketch_matrix(request, features).numpy()
-        sketch = sigma @ omega
-        sigma = sketch @ np.linalg.pinv(omega.T @ sketch, hermitian=True) @ sketch.T
+        sigma = seen_through(_sketch_matrix(request, features).numpy(), sigma)
     vectors, values, _ = np.linalg.svd(sigma)
     residual = (trace - values[:rank].sum()) / max(features - rank, 1)
     rows = np.sqrt(np.maximum(values[:rank] - residual, 0))[:, None] * vectors.T[:rank]
+    return {"factor": largest_positive(rows), "residual_variance": np.array(residual)}
+
+
+def seen_through(omega: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """For references: what a sketch with the columns of omega `f l` keeps of sigma `f f`."""
+    sketch = sigma @ omega
+    kept: np.ndarray = sketch @ np.linalg.pinv(omega.T @ sketch, hermitian=True) @ sketch.T
+    return kept
+
+
+def largest_positive(rows: np.ndarray) -> np.ndarray:
+    """For references: each row `k f` with the sign that makes its largest entry positive."""
     signs = [np.sign(row[np.abs(row).argmax()]) or 1 for row in rows]
-    return {"factor": rows * np.array(signs)[:, None], "residual_variance": np.array(residual)}
+    turned: np.ndarray = rows * np.array(signs)[:, None]
+    return turned

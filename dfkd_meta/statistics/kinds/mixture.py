@@ -17,7 +17,7 @@ from dfkd_meta.statistics.base import (
     statistics,
 )
 from dfkd_meta.statistics.factors import nystrom_eigenpairs, sketch_matrix, top_eigenpairs
-from dfkd_meta.statistics.kinds.covariance import OVERSAMPLING
+from dfkd_meta.statistics.kinds.covariance import OVERSAMPLING, largest_positive, seen_through
 from dfkd_meta.statistics.running import Full, Running, Scatter, Sketch
 
 MODES = 10
@@ -138,12 +138,11 @@ class Mixture(Accumulator):
         for group in range(context.groups):
             rows = np.concatenate(features[groups == group])
             root = _reference_root(np.cov(rows, rowvar=False, bias=True), request)
-            signs = [np.sign(row[np.abs(row).argmax()]) or 1 for row in root]
             found.append(
                 {
                     "weight": np.ones(1),
                     "mean": rows.mean(0)[None],
-                    "factor": (root * np.array(signs)[:, None])[None],
+                    "factor": largest_positive(root)[None],
                     "mode_count": np.array([(groups == group).sum()]),
                 }
             )
@@ -154,8 +153,7 @@ def _reference_root(sigma: np.ndarray, request: RecordRequest) -> np.ndarray:
     rank, features = int(request.params["rank"]), len(sigma)
     if features > int(request.params.get("exact_up_to", EXACT_FEATURES)):
         omega = sketch_matrix(features, 2 * rank + OVERSAMPLING, 0).numpy()
-        sketch = sigma @ omega
-        sigma = sketch @ np.linalg.pinv(omega.T @ sketch, hermitian=True) @ sketch.T
+        sigma = seen_through(omega, sigma)
     vectors, values, _ = np.linalg.svd(sigma)
     root: np.ndarray = np.sqrt(values[:rank])[:, None] * vectors.T[:rank]
     return root
