@@ -22,6 +22,7 @@ from dfkd_meta.consumer.pipeline import DistillConfig
 from dfkd_meta.consumer.run import run_method
 from dfkd_meta.data import open_data
 from dfkd_meta.distillation.evaluation import accuracy, agreement
+from dfkd_meta.precision import settle
 from dfkd_meta.sidecar import MANIFEST_FILE, Sidecar, read_sidecar, sha256_file
 from dfkd_meta.teachers import Teacher, teacher_from_sidecar
 
@@ -73,6 +74,7 @@ def run_cell(task: CellTask, device: torch.device) -> dict[str, Any]:
             **memory,
         },
         "notes": outcome.notes,
+        "precision": settle(config.precision, device),
         "machine": _machine(device),
     }
 

@@ -15,6 +15,7 @@ from dfkd_meta.distillation.evaluation import accuracy, agreement
 from dfkd_meta.distillation.training import TrainingConfig
 from dfkd_meta.errors import UsageError
 from dfkd_meta.hub import PulledSidecar
+from dfkd_meta.precision import settle
 from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.sidecar import Sidecar, read_sidecar
 from dfkd_meta.teachers import Teacher, teacher_from_sidecar
@@ -66,6 +67,7 @@ def distill(
     sidecar = read_sidecar(pulled.folder)
     progress.step(f"loading the teacher {sidecar.manifest.teacher.architecture}")
     teacher = teacher_from_sidecar(pulled.folder, sidecar, factory=factory).to(device)
+    config = config.model_copy(update={"precision": settle(config.precision, device)})
     if seconds is not None:
         config = _within(seconds, teacher, sidecar, config, device, checkpoint if resume else None)
     progress.step(

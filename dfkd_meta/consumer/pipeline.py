@@ -13,6 +13,7 @@ from dfkd_meta.distillation.losses import losses
 from dfkd_meta.distillation.students import build_student
 from dfkd_meta.distillation.training import TrainingConfig
 from dfkd_meta.errors import MethodError
+from dfkd_meta.precision import Precision
 from dfkd_meta.seeding import generator_for
 from dfkd_meta.sidecar import Sidecar
 from dfkd_meta.synthesis.recipe import MethodContext, Recipe, methods
@@ -30,7 +31,8 @@ class DistillConfig(Config):
 
     ``options`` are those of the method; ``terms`` changes the weights of its terms by name
     (``terms.bn.weight=10``); ``images`` replaces the number of inputs that a method makes before
-    the student is trained.
+    the student is trained. ``precision`` is that of the networks while they are used for synthesis
+    and training; ``auto`` is bfloat16 on machines with instructions for it, else float32.
     """
 
     method: str = "recorded"
@@ -39,6 +41,7 @@ class DistillConfig(Config):
     images: int | None = Field(None, ge=1)
     options: dict[str, Any] = Field(default_factory=dict)
     terms: dict[str, TermConfig] = Field(default_factory=dict)
+    precision: Precision = "auto"
     training: TrainingConfig = TrainingConfig()
 
 

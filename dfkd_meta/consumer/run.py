@@ -18,6 +18,7 @@ from dfkd_meta.consumer.pipeline import DistillConfig, check_student, make_recip
 from dfkd_meta.distillation.students import Student, build_student
 from dfkd_meta.distillation.training import Trainer
 from dfkd_meta.errors import UsageError
+from dfkd_meta.precision import settle
 from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.seeding import derive_seed, generator_for
 from dfkd_meta.sidecar import MANIFEST_FILE, Sidecar, sha256_file
@@ -98,15 +99,17 @@ class Distillation:
             config.student, teacher, seed=derive_seed(config.seed, "student")
         )
         module = self.student.module.to(device)
+        precision = settle(config.precision, device)
         self.trainer = Trainer(
             module,
             config.training,
             generator_for(config.seed, "training"),
             teacher=teacher,
             losses=recipe.student_losses,
+            precision=precision,
         )
         self.synthesizer = Synthesizer(
-            teacher, recipe, generator_for(config.seed, "synthesis"), student=module
+            teacher, recipe, generator_for(config.seed, "synthesis"), module, precision
         )
         self.exam = Exam(teacher, module, config.training.steps)
         self.order = generator_for(config.seed, "order")

@@ -13,6 +13,7 @@ from dfkd_meta.config import make_config
 from dfkd_meta.distillation.losses import Features, Lesson, Loss, losses
 from dfkd_meta.distillation.pairs import Pair, match_pairs
 from dfkd_meta.errors import UsageError
+from dfkd_meta.precision import Settled, computing
 from dfkd_meta.seeding import layers_draw_from
 from dfkd_meta.sidecar.manifest import Tap
 from dfkd_meta.teachers import ActivationTap, Teacher
@@ -54,6 +55,7 @@ class Objective:
     ``pairs`` are the matched layers that a loss uses (none, and no features are computed, when
     every loss looks at logits alone), ``use`` those of each loss, ``projections`` its learned
     modules, both by its name. When no loss needs the teacher, ``teacher`` is None and never asked.
+    Networks compute in ``precision``.
     """
 
     def __init__(
@@ -65,11 +67,13 @@ class Objective:
         teacher: Teacher | None = None,
         temperature: float = 1.0,
         named: Sequence[tuple[str, str]] | None = None,
+        precision: Settled = "float32",
     ) -> None:
         """Match layers and draw the projections. Raises UsageError when a loss lacks something."""
         self.student = student
         self.parts = list(parts)
         self.temperature = temperature
+        self.precision = precision
         self.teacher = _teacher_for(parts, teacher)
         self.pairs, self.use = _pairs_for(student, parts, self.teacher, named)
         self.projections = self._draw_projections(generator)
@@ -80,10 +84,10 @@ class Objective:
         shown: dict[str, Tensor] = {}
         if self.teacher is not None:
             with torch.no_grad():
-                answers, shown = _run(
+                answers, shown = self._run(
                     self.teacher.module, images, [pair.teacher for pair in self.pairs]
                 )
-        logits, made = _run(self.student, images, [pair.student for pair in self.pairs])
+        logits, made = self._run(self.student, images, [pair.student for pair in self.pairs])
         total = logits.new_zeros(())
         for part in self.parts:
             if part.loss.needs_labels and labels is None:
@@ -112,6 +116,14 @@ class Objective:
             for pair in self.pairs
         ]
 
+    def _run(
+        self, module: nn.Module, images: Tensor, taps: list[Tap]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits `n c` and what passes through the taps, by id, all in float32."""
+        with ActivationTap(module, taps) as tap, computing(self.precision, images.device):
+            logits = module(images)
+        return logits.float(), {name: value.float() for name, value in tap.activations.items()}
+
     def _draw_projections(self, generator: torch.Generator) -> nn.ModuleDict:
         """Learned modules on the student's device, their first weights from ``generator``."""
         if not self.pairs:
@@ -122,13 +134,6 @@ class Objective:
                 for part in self.parts
             }
         return nn.ModuleDict(drawn).to(next(self.student.parameters()).device)
-
-
-def _run(module: nn.Module, images: Tensor, taps: list[Tap]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Logits `n c` and what passes through the taps, by id; the hooks are gone afterwards."""
-    with ActivationTap(module, taps) as tap:
-        logits = module(images)
-    return logits, tap.activations
 
 
 def _teacher_for(parts: Sequence[Weighted], teacher: Teacher | None) -> Teacher | None:

@@ -26,6 +26,7 @@ from dfkd_meta.distillation.optimization import (
 )
 from dfkd_meta.distillation.pairs import Pair
 from dfkd_meta.errors import MethodError, UsageError
+from dfkd_meta.precision import Settled
 from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.seeding import layers_draw_from
 from dfkd_meta.teachers import Teacher, channels_last
@@ -80,6 +81,7 @@ class Trainer:
         *,
         teacher: Teacher | None = None,
         losses: Mapping[str, float] | None = None,
+        precision: Settled = "float32",
     ) -> None:
         """``losses`` is what the method asks for where ``config`` names none.
 
@@ -96,6 +98,7 @@ class Trainer:
             teacher=teacher,
             temperature=config.temperature,
             named=config.pairs,
+            precision=precision,
         )
         projections = self.objective.projections
         parameters = [*student.parameters(), *projections.parameters()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dfkd_meta.batches import SyntheticBatch
 from dfkd_meta.checkpoint import State, generator_state, load_generator_state
 from dfkd_meta.errors import MethodError
+from dfkd_meta.precision import Settled, computing
 from dfkd_meta.sidecar import Tap
 from dfkd_meta.synthesis.guard import CollapseGuard
 from dfkd_meta.synthesis.recipe import Recipe, Weighted
@@ -24,7 +25,8 @@ class Synthesizer:
 
     The same recipe, teacher, student and generator state give the same inputs. ``student`` is for
     terms that see it; without one those terms are off. ``made`` counts batches, ``drawn`` the
-    inputs of ``fresh_batch``, ``notes`` what happened that a user should know.
+    inputs of ``fresh_batch``, ``notes`` what happened that a user should know. Networks compute in
+    ``precision``; inputs and all that terms see are float32.
     """
 
     def __init__(
@@ -33,8 +35,10 @@ class Synthesizer:
         recipe: Recipe,
         generator: torch.Generator,
         student: nn.Module | None = None,
+        precision: Settled = "float32",
     ) -> None:
         self.teacher = teacher
+        self.precision = precision
         self.recipe = recipe
         self.generator = generator
         self.student = student
@@ -65,7 +69,7 @@ class Synthesizer:
         recipe.source.end()
         if images is None:
             with torch.no_grad():
-                images = recipe.source.images().clone()
+                images = self._made().clone()
         if note := self.guard.check(images, self.generator):
             self.notes.append(f"batch {self.made}: {note}")
         self.made += 1
@@ -76,8 +80,9 @@ class Synthesizer:
         targets = self.recipe.targets.sample(size, self.draws, self.generator)
         self.draws += 1
         self.drawn += size
-        with torch.no_grad():
+        with torch.no_grad(), self._computing():
             images = self.recipe.source.fresh(targets, self.generator)
+        images = images.float()
         return SyntheticBatch(images, targets.labels if self.recipe.labeled else None)
 
     def state(self) -> State:
@@ -125,7 +130,7 @@ class Synthesizer:
         parameters = [p for o in optimizers for group in o.param_groups for p in group["params"]]
         best: tuple[float, Tensor] | None = None
         for step in range(self.recipe.steps):
-            images = source.images()
+            images = self._made()
             loss = self._loss(self._look(images, targets, active, tap), active)
             value = float(loss.detach())
             if not torch.isfinite(loss):
@@ -143,7 +148,7 @@ class Synthesizer:
                 optimizer.step()
             source.after_step()
         with torch.no_grad():
-            images = best[1] if best else source.images().clone()
+            images = best[1] if best else self._made().clone()
             self._remember(images, targets, active, tap)
         return images
 
@@ -161,12 +166,27 @@ class Synthesizer:
         self, images: Tensor, targets: Targets, active: dict[str, Weighted], tap: ActivationTap
     ) -> StepState:
         view = self.recipe.augment(images, self.generator) if self.recipe.augment else images
-        logits = self.teacher(view)
         seen = self.student is not None and any(t.term.sees_student for t in active.values())
-        student_logits = self.student(view) if self.student is not None and seen else None
+        with self._computing():
+            logits = self.teacher(view)
+            student_logits = self.student(view) if self.student is not None and seen else None
         return StepState(
-            images, view, logits, tap.activations, targets, self.generator, student_logits
+            images,
+            view,
+            logits.float(),
+            {name: activation.float() for name, activation in tap.activations.items()},
+            targets,
+            self.generator,
+            None if student_logits is None else student_logits.float(),
         )
+
+    def _made(self) -> Tensor:
+        """The source's inputs, in float32."""
+        with self._computing():
+            return self.recipe.source.images().float()
+
+    def _computing(self) -> AbstractContextManager[object]:
+        return computing(self.precision, self.teacher.device)
 
     @staticmethod
     def _loss(state: StepState, active: dict[str, Weighted]) -> Tensor:

@@ -192,7 +192,8 @@ def test_a_budget_is_kept_by_the_run_that_goes_on(
     published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, checkpoint = PulledSidecar(published("digits_cnn", "full")), tmp_path / "cut"
-    config = make_config(DistillConfig, {"training": {"batch_size": 32}})
+    settings = {"training": {"batch_size": 32}, "precision": "float32"}
+    config = make_config(DistillConfig, settings)
     planned = config.model_copy(
         update={"training": config.training.model_copy(update={"steps": 37}), "images": 60}
     )
