@@ -29,6 +29,7 @@ from dfkd_meta.sidecar import (
     pack_record,
     sha256_file,
 )
+from dfkd_meta.sidecar.checks.evidence import frequencies_at
 from dfkd_meta.sidecar.checks.privacy import tracing_strength
 from dfkd_meta.sidecar.json_text import dump_json
 from dfkd_meta.statistics import Collection, RecordRequest, Result, feature_count
@@ -151,8 +152,11 @@ def privacy(found: Collection, taps: Sequence[Tap], classes: int, config: Export
     for request, result in found.results:
         if smallest := result.smallest_group:
             here = [by_id[name] for name in request.taps]
-            of_logits = request.kind in KINDS and not KINDS[request.kind].has_features
+            kind = KINDS.get(request.kind)
+            of_logits = kind is not None and not kind.has_features
             features = classes if of_logits else feature_count(here, request.reduction)
+            if kind is not None and kind.has_frequencies:
+                features *= frequencies_at(here[0])
             strengths[request.id] = tracing_strength(features, smallest)
     return Privacy(min_group_size=config.min_count, tracing_strength=strengths)
 

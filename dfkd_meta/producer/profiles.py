@@ -14,6 +14,7 @@ from torch import nn
 from dfkd_meta.config import Config
 from dfkd_meta.errors import TeacherError
 from dfkd_meta.sidecar import StatisticRecord, Tap
+from dfkd_meta.sidecar.checks.evidence import frequencies_at
 from dfkd_meta.sidecar.checks.profiles import broken_promises
 from dfkd_meta.sidecar.manifest import CREATED, Name
 from dfkd_meta.statistics import MIN_COUNT, RecordRequest, feature_count
@@ -143,7 +144,9 @@ class _Planner:
             yield RecordRequest("dropout", params={"sites": sites})
 
     def standard(self) -> Iterator[RecordRequest]:
-        """Moments behind the first nonlinearity, and the covariance of the last hidden layer."""
+        """Moments behind the first nonlinearity, the covariance of the last hidden layer, and the
+        input's power spectrum, which says nothing of any class or place.
+        """
         for tap in self._hidden():
             yield _moments(tap, "global")
             yield _moments(tap, self.per_class)
@@ -151,6 +154,11 @@ class _Planner:
                 yield RecordRequest("moments", (tap.id,), "unit", self.per_class)
         if self.last_hidden and not self.last_hidden.linear_in_input:
             yield self._covariance(self.last_hidden, None)
+        for tap in self.places:
+            if not tap.module and tap.side == "input" and _positions(tap) > 1:
+                channels = feature_count([tap], "channel")
+                if frequencies_at(tap) * channels**2 <= self.config.value_cap:
+                    yield RecordRequest("power_spectrum", (tap.id,), "channel")
 
     def full(self) -> Iterator[RecordRequest]:
         """The input itself, covariances and ranges everywhere, and the spectra of layers."""

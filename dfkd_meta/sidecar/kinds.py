@@ -1,8 +1,8 @@
 """The statistic kinds of format 1.0: which tensor roles each holds, with their axis words.
 
 Axis words: ``g`` groups (1, or the classes listed), ``f`` features of the tap after the record's
-reduction, ``c`` classes of the teacher, ``k`` kept components, ``m`` modes, ``q`` quantiles,
-``s`` dropout sites. One word has one size inside a record.
+reduction, ``c`` classes of the teacher, ``k`` kept components, ``m`` modes, ``p`` spatial
+frequencies, ``q`` quantiles, ``s`` dropout sites. One word has one size inside a record.
 """
 
 from __future__ import annotations
@@ -57,6 +57,11 @@ class Kind:
     def has_features(self) -> bool:
         """Whether some role has the axis ``f``, so that taps and a reduction define its size."""
         return any("f" in role.axes for role in self.roles.values())
+
+    @property
+    def has_frequencies(self) -> bool:
+        """Whether some role has the axis ``p``, whose size follows from the tap."""
+        return any("p" in role.axes for role in self.roles.values())
 
 
 def _kind(name: str, roles: dict[str, Role], *alternatives: str, **rules: Any) -> Kind:
@@ -131,6 +136,11 @@ KINDS: dict[str, Kind] = {
             },
         ),
         _kind("quantiles", {"probability": Role("q", probability=True), "value": Role("g f q")}),
+        _kind(
+            "power_spectrum",
+            {"mean": Role("g f"), "power": Role("g p f f")},
+            reductions=("channel",),
+        ),
         _kind(
             "dropout",
             {"keep_probability": Role("s", probability=True)},

@@ -67,7 +67,11 @@ def test_standard() -> None:
         "moments/output/unit/global",
         "moments/output/unit/per_class",
         "covariance/head:input/unit/per_class",
+        "power_spectrum/input/channel/global",
     ]
+    assert "power_spectrum/input/channel/global" not in ids(
+        teacher(Deep()), "standard", value_cap=6 * 4 - 1
+    )
     assert "moments/two:output/unit/per_class" not in ids(
         teacher(Deep()), "standard", standard_unit_cap=44
     )
@@ -93,7 +97,7 @@ def test_full_adds_the_input_and_covariances() -> None:
         "spectrum/two:output+output/unit/per_class",
     ]
     small = ids(t, "full", full_unit_cap=47, input_cap=35)
-    assert not [name for name in small if "/input/" in name or "one:output" in name]
+    assert not [name for name in small if "/input/unit" in name or "one:output" in name]
     assert "covariance/two:output/unit/per_class" not in ids(t, "full", hidden_covariance_cap=44)
 
 
@@ -180,12 +184,15 @@ def test_nothing_twice_and_no_classes_without_labels(
 
 @pytest.mark.parametrize("profile", ["minimal", "standard"])
 @pytest.mark.parametrize("net", [ToyNet, PlainNet, Deep])
-def test_input_linear_taps_only_in_full(profile: str, net: type[nn.Module]) -> None:
+def test_only_full_records_more_of_the_input_than_a_spectrum(
+    profile: str, net: type[nn.Module]
+) -> None:
     t = teacher(net())
     linear = {tap.id for tap in default_taps(t) if tap.linear_in_input}
     config = ExportConfig(profile=profile)  # type: ignore[arg-type]
     for request in plan(config, t, default_taps(t), labeled=True):
-        assert request.kind == "batchnorm" or not linear & set(request.taps)
+        public = request.kind in ("batchnorm", "power_spectrum") and request.scope == "global"
+        assert public or not linear & set(request.taps)
 
 
 def test_batchnorm_input_is_the_same_tensor_as_the_convolution_output() -> None:

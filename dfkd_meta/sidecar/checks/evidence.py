@@ -81,6 +81,13 @@ class Evidence:
         known = [size for size in sizes if size is not None]
         return sum(known) if known and len(known) == len(sizes) else None
 
+    def frequencies(self, record: StatisticRecord) -> int | None:
+        """Number of spatial frequencies of a record's tap; None where there is no sound one."""
+        taps = [self.taps.get(name) for name in record.taps]
+        if len(taps) != 1 or taps[0] is None or len(taps[0].axes) != len(taps[0].shape):
+            return None
+        return frequencies_at(taps[0])
+
 
 def features_at(tap: Tap | None, reduction: str | None) -> int | None:
     """Features of one tap: all elements for ``unit``, else the channels."""
@@ -90,6 +97,13 @@ def features_at(tap: Tap | None, reduction: str | None) -> int | None:
         return math.prod(tap.shape)
     axis = channel_axis(tap.axes)
     return None if axis is None else tap.shape[axis]
+
+
+def frequencies_at(tap: Tap) -> int:
+    """Spatial frequencies of a real tensor that determine the rest: half of the last axis."""
+    axis = channel_axis(tap.axes)
+    sizes = [size for place, size in enumerate(tap.shape) if place != axis]
+    return math.prod(sizes[:-1]) * (sizes[-1] // 2 + 1) if sizes else 1
 
 
 def groups(record: StatisticRecord) -> int:

@@ -45,11 +45,16 @@ def tracing_strength(features: int, smallest_count: int) -> float:
 
 
 def traced_features(evidence: Evidence, record: StatisticRecord) -> int | None:
-    """Features that a membership test can use: f, or c for statistics of the logits; else None."""
+    """Features that a membership test can use: f, at each frequency p if the kind has those, or c
+    for statistics of the logits; else None."""
     kind = known_kind(record)
     if kind is None or not kind.needs_count:
         return None
-    return evidence.features(record) if kind.has_features else evidence.manifest.outputs.num_classes
+    if not kind.has_features:
+        return evidence.manifest.outputs.num_classes
+    features = evidence.features(record)
+    frequencies = evidence.frequencies(record) if kind.has_frequencies else 1
+    return None if features is None or frequencies is None else features * frequencies
 
 
 def _check_mechanism(evidence: Evidence, privacy: Privacy) -> None:

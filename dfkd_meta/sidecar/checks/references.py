@@ -69,6 +69,9 @@ def _check_axes(evidence: Evidence, path: str, record: StatisticRecord, kind: Ki
     features = evidence.features(record) if kind.has_features else None
     if features is not None:
         sizes["f"] = features
+    frequencies = evidence.frequencies(record) if kind.has_frequencies else None
+    if frequencies is not None:
+        sizes["p"] = frequencies
     sites = record.params.get("sites")
     if isinstance(sites, list) and "sites" in kind.params:
         sizes["s"] = len(sites)

@@ -101,6 +101,7 @@ RECORDS = [
     _case("levels-other-than-values", "DM333", of("quantiles"), cut("q/probability", 2)),
     _case("sites-other-than-values", "DM333", of("dropout"),
           put(PLACE + "/params/sites", ["drop1"])),
+    _case("frequencies-other-than-positions", "DM333", of("power-spectrum"), cut("p/power", 1, 1)),
     _case("rank-above-features", "DM334", of("mixture"), _wide_factor),
     _case("not-a-number", "DM340", small(), values("m/mean", np.nan)),
     _case("infinite-variance", "DM340", small(), values("m/variance", np.inf)),

@@ -67,6 +67,15 @@ def _quantiles() -> Example:
     return traced(made, q=2)
 
 
+def _power_spectrum() -> Example:
+    made = empty().add(
+        record("p", "power_spectrum", "conv2", "channel"),
+        mean=[[0.0, 1.0]],
+        power=[[[[2, 1], [1, 2]], [[1, 0], [0, 1]]]],
+    )
+    return traced(made, p=4)
+
+
 def _dropout() -> Example:
     item = record("d", "dropout", None, None, params={"sites": ["drop1", "drop2"]})
     return empty().add(item, keep_probability=[0.8, 0.5]).seal()
@@ -154,6 +163,7 @@ CASES = [
     Case("spectrum-over-two-taps", [], _spectrum()),
     Case("mixture", [], _mixture()),
     Case("quantiles", [], _quantiles()),
+    Case("power-spectrum", [], _power_spectrum()),
     Case("dropout", [], _dropout()),
     Case("dtypes", [], _dtypes()),
     Case("flat-input-and-tokens", [], _flat_input()),
