@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dfkd_meta.synthesis.sources.base import Source
+from dfkd_meta.synthesis.spectra import Spectrum
 from dfkd_meta.synthesis.targets import Targets
 
 Start = Callable[[Targets, torch.Generator], Tensor]
@@ -21,7 +22,8 @@ class PixelSource(Source):
     """A batch of pixels with an Adam of its own (Kingma & Ba 2015).
 
     ``bounds`` (low, high; each broadcasts over one input) keeps the inputs inside the values that
-    real inputs can take; None leaves them free.
+    real inputs can take; None leaves them free. With ``spectrum`` Adam moves the coordinates in
+    which images of that spectrum are white noise; gradients then pass through the bounds.
     """
 
     kind: ClassVar[str] = "pixels"
@@ -29,24 +31,43 @@ class PixelSource(Source):
     bounds: tuple[Tensor, Tensor] | None = None
     learning_rate: float = 0.1
     betas: tuple[float, float] = (0.9, 0.999)
+    spectrum: Spectrum | None = None
     _pixels: Tensor = field(init=False, repr=False)
 
     def begin(self, targets: Targets, generator: torch.Generator) -> None:
-        self._pixels = self.fresh(targets, generator).requires_grad_()
+        pixels = self.fresh(targets, generator)
+        if self.spectrum is not None:
+            pixels = self.spectrum.coordinates(pixels)
+        self._pixels = pixels.requires_grad_()
         self.optimizer = torch.optim.Adam([self._pixels], lr=self.learning_rate, betas=self.betas)
 
     def images(self) -> Tensor:
-        return self._pixels
+        if self.spectrum is None:
+            return self._pixels
+        images = self.spectrum.images(self._pixels)
+        return images if self.bounds is None else images + (self._bounded(images) - images).detach()
 
     @torch.no_grad()
     def after_step(self) -> None:
-        if self.bounds is not None:
+        if self.spectrum is None and self.bounds is not None:
             self._pixels.clamp_(*self.bounds)
 
     def fresh(self, targets: Targets, generator: torch.Generator) -> Tensor:
         """The inputs that a batch starts from, inside the bounds."""
-        pixels = self.start(targets, generator).detach().clone()
-        return pixels if self.bounds is None else pixels.clamp_(*self.bounds)
+        return self._bounded(self.start(targets, generator).detach().clone())
+
+    def _bounded(self, images: Tensor) -> Tensor:
+        return images if self.bounds is None else images.clamp(*self.bounds)
+
+
+def spectrum_start(shape: tuple[int, ...], spectrum: Spectrum) -> Start:
+    """Images `c h w` drawn from the stationary Gaussian of a spectrum."""
+
+    def start(targets: Targets, generator: torch.Generator) -> Tensor:
+        white = torch.randn(len(targets.labels), *shape, generator=generator)
+        return spectrum.images(white.to(spectrum.mean.device))
+
+    return start
 
 
 def gaussian_start(
