@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dfkd_meta.seeding import layers_draw_from
 from dfkd_meta.sidecar import InputSpec
-from dfkd_meta.teachers import valid_bounds
+from dfkd_meta.teachers import channels_last, valid_bounds
 
 LEAK = 0.2
 SMALL = 16  # pixels a side
@@ -141,7 +141,7 @@ def make_generator(
             ConvTrunk(latent, shape, width) if len(shape) == 3 else FlatTrunk(latent, shape, width)
         )
     output = Standardized(inputs) if standardized else WithinRange(inputs)
-    return nn.Sequential(trunk, output).to(device).train()
+    return channels_last(nn.Sequential(trunk, output)).to(device).train()
 
 
 def reinitialize(module: nn.Module, generator: torch.Generator) -> None:
