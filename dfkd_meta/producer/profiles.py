@@ -25,6 +25,8 @@ from dfkd_meta.statistics.kinds.mixture import MODES, RANK
 from dfkd_meta.statistics.kinds.spectrum import DEFAULT_KEPT
 from dfkd_meta.teachers import ActivationTap, Teacher, last_hidden_tap
 
+INPUT_LEVELS = [0.001, *(percent / 100 for percent in range(1, 100)), 0.999]
+
 Profile = Literal["minimal", "standard", "full"]
 
 
@@ -145,7 +147,7 @@ class _Planner:
 
     def standard(self) -> Iterator[RecordRequest]:
         """Moments behind the first nonlinearity, the covariance of the last hidden layer, and the
-        input's power spectrum, which says nothing of any class or place.
+        input's power spectrum and values, which say nothing of any class or place.
         """
         for tap in self._hidden():
             yield _moments(tap, "global")
@@ -159,6 +161,9 @@ class _Planner:
                 channels = feature_count([tap], "channel")
                 if frequencies_at(tap) * channels**2 <= self.config.value_cap:
                     yield RecordRequest("power_spectrum", (tap.id,), "channel")
+                yield RecordRequest(
+                    "quantiles", (tap.id,), "channel", params={"levels": INPUT_LEVELS}
+                )
 
     def full(self) -> Iterator[RecordRequest]:
         """The input itself, covariances and ranges everywhere, and the spectra of layers."""

@@ -68,6 +68,7 @@ def test_standard() -> None:
         "moments/output/unit/per_class",
         "covariance/head:input/unit/per_class",
         "power_spectrum/input/channel/global",
+        "quantiles/input/channel/global",
     ]
     assert "power_spectrum/input/channel/global" not in ids(
         teacher(Deep()), "standard", value_cap=6 * 4 - 1
@@ -191,7 +192,7 @@ def test_only_full_records_more_of_the_input_than_a_spectrum(
     linear = {tap.id for tap in default_taps(t) if tap.linear_in_input}
     config = ExportConfig(profile=profile)  # type: ignore[arg-type]
     for request in plan(config, t, default_taps(t), labeled=True):
-        public = request.kind in ("batchnorm", "power_spectrum") and request.scope == "global"
+        public = request.scope == "global" and request.reduction == "channel"
         assert public or not linear & set(request.taps)
 
 
