@@ -126,7 +126,7 @@ class _Planner:
         self.places = distinct_taps(teacher, taps, self.last_hidden)
 
     def minimal(self) -> Iterator[RecordRequest]:
-        """What the weights say, and the logits."""
+        """What the weights say, the logits, and what tells neither class nor place in the input."""
         module = self.teacher.module
         paths = set(batchnorm_paths(module))
         inputs = [t for t in self.taps if t.side == "input" and t.module in paths and not t.call]
@@ -144,18 +144,6 @@ class _Planner:
             yield RecordRequest("class_similarity", params={"module": head})
         if sites := dropout_sites(module):
             yield RecordRequest("dropout", params={"sites": sites})
-
-    def standard(self) -> Iterator[RecordRequest]:
-        """Moments behind the first nonlinearity, the covariance of the last hidden layer, and the
-        input's power spectrum and values, which say nothing of any class or place.
-        """
-        for tap in self._hidden():
-            yield _moments(tap, "global")
-            yield _moments(tap, self.per_class)
-            if _positions(tap) > 1 and math.prod(tap.shape) <= self.config.standard_unit_cap:
-                yield RecordRequest("moments", (tap.id,), "unit", self.per_class)
-        if self.last_hidden and not self.last_hidden.linear_in_input:
-            yield self._covariance(self.last_hidden, None)
         for tap in self.places:
             if not tap.module and tap.side == "input" and _positions(tap) > 1:
                 channels = feature_count([tap], "channel")
@@ -164,6 +152,16 @@ class _Planner:
                 yield RecordRequest(
                     "quantiles", (tap.id,), "channel", params={"levels": INPUT_LEVELS}
                 )
+
+    def standard(self) -> Iterator[RecordRequest]:
+        """Moments behind the first nonlinearity, and the covariance of the last hidden layer."""
+        for tap in self._hidden():
+            yield _moments(tap, "global")
+            yield _moments(tap, self.per_class)
+            if _positions(tap) > 1 and math.prod(tap.shape) <= self.config.standard_unit_cap:
+                yield RecordRequest("moments", (tap.id,), "unit", self.per_class)
+        if self.last_hidden and not self.last_hidden.linear_in_input:
+            yield self._covariance(self.last_hidden, None)
 
     def full(self) -> Iterator[RecordRequest]:
         """The input itself, covariances and ranges everywhere, and the spectra of layers."""

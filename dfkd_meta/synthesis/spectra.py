@@ -9,21 +9,21 @@ from torch import Tensor
 
 from dfkd_meta.sidecar import Sidecar
 from dfkd_meta.synthesis.gaussians import read_tensor
+from dfkd_meta.teachers import cosine_transform
 
 FLOOR = 1e-4  # of the mean power: what a frequency without any is taken to have
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """The stationary Gaussian with a recorded spectrum, as a linear map from white noise.
+    """The Gaussian with a recorded spectrum, as a linear map from white noise.
 
-    mean: float32 `c`. root: float32 `h v c c`, lower triangular, root root^T = the power at each
-    frequency (v = w // 2 + 1). size: (h, w).
+    mean: float32 `c`. root: float32 `h w c c`, lower triangular, root root^T = the power at each
+    frequency of the cosine transform.
     """
 
     mean: Tensor
     root: Tensor
-    size: tuple[int, int]
 
     def images(self, white: Tensor) -> Tensor:
         """Coordinates `n c h w` to images `n c h w`; white noise becomes images of this spectrum.
@@ -32,17 +32,20 @@ class Spectrum:
         another: the parameterization of Olah et al. 2017 (Feature Visualization), recorded instead
         of assumed.
         """
-        return self.mean[:, None, None] + self._filter(self.root, white)
+        down, right = self._transforms()
+        mixed = torch.einsum("hwab,nbhw->nahw", self.root, white)
+        return self.mean[:, None, None] + down.T @ mixed @ right
 
     def coordinates(self, images: Tensor) -> Tensor:
         """The inverse of ``images``."""
-        return self._filter(torch.linalg.inv(self.root), images - self.mean[:, None, None])
+        down, right = self._transforms()
+        moved = down @ (images - self.mean[:, None, None]) @ right.T
+        return torch.einsum("hwab,nbhw->nahw", torch.linalg.inv(self.root), moved)
 
-    def _filter(self, root: Tensor, x: Tensor) -> Tensor:
-        waves = torch.view_as_real(torch.fft.rfft2(x, norm="ortho"))
-        mixed = torch.einsum("hvab,nbhvi->nahvi", root, waves).contiguous()
-        images: Tensor = torch.fft.irfft2(torch.view_as_complex(mixed), s=self.size, norm="ortho")
-        return images
+    def _transforms(self) -> tuple[Tensor, Tensor]:
+        height, width = self.root.shape[:2]
+        device = self.root.device
+        return cosine_transform(height, device).float(), cosine_transform(width, device).float()
 
 
 def read_spectrum(sidecar: Sidecar, device: torch.device) -> Spectrum | None:
@@ -54,8 +57,8 @@ def read_spectrum(sidecar: Sidecar, device: torch.device) -> Spectrum | None:
             continue
         mean, power = (read_tensor(sidecar, record, role, device)[0] for role in ("mean", "power"))
         channels, height, width = shape
-        power = power.double().view(height, width // 2 + 1, channels, channels)
+        power = power.double().view(height, width, channels, channels)
         floor = FLOOR * power.diagonal(dim1=2, dim2=3).mean().clamp_min(1e-12)
         root = torch.linalg.cholesky(power + floor * torch.eye(channels, device=device))
-        return Spectrum(mean, root.float(), (height, width))
+        return Spectrum(mean, root.float())
     return None

@@ -1,7 +1,7 @@
 """Teachers: opening them from several sources, tapping them, and preparing their inputs."""
 
 from dfkd_meta.teachers.architectures import architectures
-from dfkd_meta.teachers.axes import channel_axis
+from dfkd_meta.teachers.axes import channel_axis, cosine_transform
 from dfkd_meta.teachers.build import build_model, count_parameters
 from dfkd_meta.teachers.find_taps import default_taps, last_hidden_tap
 from dfkd_meta.teachers.opening import open_teacher, teacher_from_sidecar
@@ -20,6 +20,7 @@ __all__ = [
     "call_own_code",
     "channel_axis",
     "channels_last",
+    "cosine_transform",
     "count_parameters",
     "default_taps",
     "denormalize",

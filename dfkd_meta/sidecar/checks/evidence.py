@@ -100,10 +100,9 @@ def features_at(tap: Tap | None, reduction: str | None) -> int | None:
 
 
 def frequencies_at(tap: Tap) -> int:
-    """Spatial frequencies of a real tensor that determine the rest: half of the last axis."""
+    """Spatial frequencies of a tap: as many as it has positions."""
     axis = channel_axis(tap.axes)
-    sizes = [size for place, size in enumerate(tap.shape) if place != axis]
-    return math.prod(sizes[:-1]) * (sizes[-1] // 2 + 1) if sizes else 1
+    return math.prod(size for place, size in enumerate(tap.shape) if place != axis)
 
 
 def groups(record: StatisticRecord) -> int:

@@ -1,21 +1,22 @@
-"""The default method: everything the sidecar records, class by class, matched together."""
+"""The default method: whatever the sidecar records, used together."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from pydantic import Field
 
 from dfkd_meta.config import Config
-from dfkd_meta.sidecar import StatisticRecord
-from dfkd_meta.synthesis.gaussians import (
-    ClassGaussians,
-    ClassMixtures,
-    read_gaussians,
-    read_mixtures,
-)
-from dfkd_meta.synthesis.recipe import MethodContext, Query, Recipe, Weighted, method
-from dfkd_meta.synthesis.sources.pixels import PixelSource, Start, gaussian_start
-from dfkd_meta.synthesis.targets import Targets, TargetSampler
+from dfkd_meta.synthesis.draws import drawn_start, read_draws
+from dfkd_meta.synthesis.gaussians import ClassGaussians, read_gaussians
+from dfkd_meta.synthesis.methods.deep_inversion import STATISTICS, batch_statistics
+from dfkd_meta.synthesis.methods.lopes_top_layer import TOP, top_record, top_target
+from dfkd_meta.synthesis.recipe import MethodContext, Query, Recipe, Rounds, Weighted, method
+from dfkd_meta.synthesis.sources.pixels import PixelSource, Start, gaussian_start, spectrum_start
+from dfkd_meta.synthesis.spectra import read_spectrum
+from dfkd_meta.synthesis.targets import TargetSampler
+from dfkd_meta.synthesis.terms.adversarial import AgreementDivergence
 from dfkd_meta.synthesis.terms.features import FeatureTarget
 from dfkd_meta.synthesis.terms.labels import CrossEntropy
 from dfkd_meta.synthesis.terms.moments import RecordedMoments, StandardizedMoments
@@ -25,28 +26,42 @@ PROBE_SIZE = 500  # draws shown to the teacher before trusting them: a standard 
 
 
 class RecordedConfig(Config):
-    """One set of defaults for every data set.
+    """One set of defaults for every data set. Student and synthesis take turns.
 
     Draws from input-level records are used as they are when the teacher recognizes them: when at
     least ``trust`` of them are given the class they were drawn for (98 % on digits, 31 % on
-    photographs). They cost nothing, so there are ``drawn_images`` of them. Otherwise
-    ``refined_images`` inputs, which start from the draws or from noise of std up to ``start_std``,
-    are refined for ``steps`` steps: ``features`` pulls each to its own draw at the last hidden
-    layer, ``moments`` matches the batch with every recorded moment, ``labels`` is cross-entropy.
-    A class has ``class_samples`` or more rows in a batch, so that its moments mean something.
+    photographs). They cost next to nothing, so there are ``drawn_batch`` new ones every
+    ``drawn_turn`` student steps, and none stays.
+
+    Otherwise ``batch_size`` inputs are refined for ``steps`` steps every ``student_steps`` student
+    steps, ``warm_up`` batches of them before the first, and the latest ``capacity`` stay. They
+    start from the recorded power spectrum and move in its coordinates (without one: from noise of
+    std up to ``start_std``). ``features`` pulls each to a draw of its own at the last hidden layer,
+    or at the logits if they are all there is. ``moments`` matches the channels' recorded moments
+    class by class, ``layout`` those of every unit where there are positions; ``overall`` matches
+    moments over all classes, where none are recorded by class. ``labels`` is cross-entropy (None: 1
+    where there is nothing to draw from, else 0), ``adversarial`` asks for inputs on which the
+    student is still unlike the teacher. A class has ``class_samples`` or more rows in a batch, so
+    that its moments mean something.
     """
 
     trust: float = Field(0.9, ge=0)
-    drawn_images: int = Field(20_000, ge=1)
-    refined_images: int = Field(8_000, ge=1)
-    steps: int = Field(60, ge=0)
-    batch_size: int = Field(500, ge=2)
+    drawn_batch: int = Field(2_048, ge=2)
+    drawn_turn: int = Field(8, ge=1)
+    batch_size: int = Field(250, ge=2)
+    steps: int = Field(20, ge=0)
+    student_steps: int = Field(25, ge=1)
+    warm_up: int = Field(4, ge=0)
+    capacity: int = Field(60_000, ge=2)
     class_samples: int = Field(25, ge=2)
     learning_rate: float = Field(0.1, gt=0)
     start_std: float = Field(1.0, gt=0)
     features_weight: float = Field(1.0, ge=0)
     moments_weight: float = Field(1.0, ge=0)
-    labels_weight: float = Field(0.0, ge=0)
+    layout_weight: float = Field(1.0, ge=0)
+    overall_weight: float = Field(1.0, ge=0)
+    adversarial_weight: float = Field(0.0, ge=0)
+    labels_weight: float | None = Field(None, ge=0)
 
 
 @method(
@@ -57,32 +72,27 @@ class RecordedConfig(Config):
     needs=(
         (
             Query("covariance", scope="per_class"),
-            Query("moments", scope="per_class"),
+            Query("moments"),
+            Query("batchnorm"),
+            TOP,
         ),
     ),
+    in_rounds=True,
 )
 def recorded(context: MethodContext, config: RecordedConfig) -> Recipe:
-    """Start from the richest input-level record, else noise; match every record at every tap."""
-    drawn = _input_draws(context)
-    start = _start(context, config, drawn)
-    source = PixelSource(start, _bounds(context), config.learning_rate)
-    as_drawn = drawn is not None and _recognized(context, source) >= config.trust
-    gaussians = {} if as_drawn else _hidden_gaussians(context)
-    terms = {} if as_drawn else _terms(context, config, gaussians)
-    images = config.drawn_images if as_drawn else config.refined_images
-    classes = context.teacher.outputs.num_classes
-    # As many classes as have room in a batch, but enough that the batches together reach all.
-    share = max(
-        config.batch_size // config.class_samples, -(-classes * config.batch_size // images)
-    )
-    return Recipe(
-        targets=TargetSampler(classes, context.device, gaussians, classes_per_batch=share),
-        source=source,
-        images=images,
-        batch_size=config.batch_size,
-        terms=terms,
-        steps=0 if as_drawn else config.steps,
-    )
+    """Draws of the input if the teacher recognizes them, else inputs that match every record."""
+    draws = read_draws(context.sidecar, context.device)
+    if draws is not None:
+        source = PixelSource(drawn_start(context, draws))
+        if _recognized(context, source) >= config.trust:
+            return Recipe(
+                targets=TargetSampler(context.teacher.outputs.num_classes, context.device),
+                source=source,
+                images=config.drawn_batch,
+                batch_size=config.drawn_batch,
+                rounds=Rounds(config.drawn_turn, capacity=config.drawn_batch),
+            )
+    return _refined(context, config)
 
 
 def _recognized(context: MethodContext, source: PixelSource) -> float:
@@ -98,63 +108,90 @@ def _recognized(context: MethodContext, source: PixelSource) -> float:
     return float((picked == targets.labels).float().mean())
 
 
-def _terms(
-    context: MethodContext, config: RecordedConfig, gaussians: dict[str, ClassGaussians]
-) -> dict[str, Weighted]:
-    terms: dict[str, Weighted] = {"labels": Weighted(CrossEntropy(), config.labels_weight)}
-    for tap, source in gaussians.items():
-        term = FeatureTarget(context.sidecar.tap(tap), scale=source.mean_variance)
-        terms["features"] = Weighted(term, config.features_weight)
-    moments = _moments(context)
-    if moments:
-        terms["moments"] = Weighted(StandardizedMoments(moments), config.moments_weight)
-    return terms
-
-
-def _input_draws(context: MethodContext) -> ClassMixtures | ClassGaussians | None:
-    """The richest per-class distribution of the input itself that the publisher shipped."""
-    sidecar, device = context.sidecar, context.device
-    at_input = [tap.id for tap in sidecar.manifest.taps if not tap.module and tap.side == "input"]
-    for tap in at_input:
-        for record in sidecar.find("mixture", tap=tap, scope="per_class", reduction="unit"):
-            return read_mixtures(sidecar, record, device)
-        for record in sidecar.find("covariance", tap=tap, scope="per_class", reduction="unit"):
-            return read_gaussians(sidecar, record, device, residual=False)
-    return None
-
-
-def _hidden_gaussians(context: MethodContext) -> dict[str, ClassGaussians]:
-    """Per-class Gaussians at the last hidden layer, by tap id; empty when none are recorded."""
-    layers = [tap for tap in context.sidecar.manifest.taps if tap.module]
-    if not any(tap.side == "input" for tap in layers):
-        return {}
-    tap = last_hidden_tap(layers)
-    records: list[StatisticRecord] = []
-    for kind in ("covariance", "moments"):
-        records += context.sidecar.find(kind, tap=tap.id, scope="per_class", reduction="unit")
-    return {tap.id: read_gaussians(context.sidecar, records[0], context.device)} if records else {}
-
-
-def _moments(context: MethodContext) -> tuple[RecordedMoments, ...]:
-    """Every moments record, class-wise and global, as something to compare a batch with."""
-    return tuple(
-        RecordedMoments.read(context.sidecar, record, context.device)
-        for record in context.sidecar.find("moments")
+def _refined(context: MethodContext, config: RecordedConfig) -> Recipe:
+    """Inputs optimized to match hidden-layer records."""
+    spectrum = read_spectrum(context.sidecar, context.device)
+    start: Start
+    if spectrum is None:
+        start = gaussian_start(context.shape, context.device, std=config.start_std, vary=True)
+    else:
+        start = spectrum_start(context.shape, spectrum)
+    low, high = (bound.to(context.device) for bound in valid_bounds(context.teacher.inputs))
+    aim = _aim(context)
+    by_class = any(record.scope == "per_class" for record in context.sidecar.find("moments"))
+    share = max(1, config.batch_size // config.class_samples) if by_class else None
+    return Recipe(
+        targets=TargetSampler(
+            context.teacher.outputs.num_classes,
+            context.device,
+            {term.tap.id: gaussians for term, gaussians in aim},
+            classes_per_batch=share,
+        ),
+        source=PixelSource(
+            start,
+            (low, high),
+            config.learning_rate,
+            spectrum=spectrum,
+            decay_over=config.steps,
+        ),
+        images=config.batch_size,
+        batch_size=config.batch_size,
+        terms=_terms(context, config, [term for term, _ in aim], by_class=by_class),
+        steps=config.steps,
+        rounds=Rounds(config.student_steps, warm_up=config.warm_up, capacity=config.capacity),
     )
 
 
-def _start(
-    context: MethodContext, config: RecordedConfig, drawn: ClassMixtures | ClassGaussians | None
-) -> Start:
-    if drawn is None:
-        return gaussian_start(context.shape, context.device, std=config.start_std, vary=True)
+def _terms(
+    context: MethodContext, config: RecordedConfig, aim: list[FeatureTarget], *, by_class: bool
+) -> dict[str, Weighted]:
+    labels = (0.0 if aim else 1.0) if config.labels_weight is None else config.labels_weight
+    terms: dict[str, Weighted] = {
+        "labels": Weighted(CrossEntropy(), labels),
+        "adversarial": Weighted(AgreementDivergence(), config.adversarial_weight),
+    }
+    for term in aim:
+        terms["features"] = Weighted(term, config.features_weight)
+    weights = {
+        "moments": config.moments_weight,
+        "layout": config.layout_weight,
+        "overall": config.overall_weight,
+    }
+    for name, records in _moments(context, by_class=by_class).items():
+        if records:
+            terms[name] = Weighted(StandardizedMoments(tuple(records)), weights[name])
+    return terms
 
-    def start(targets: Targets, generator: torch.Generator) -> torch.Tensor:
-        return drawn.sample(targets.labels, generator).reshape(-1, *context.shape)
 
-    return start
+def _moments(context: MethodContext, *, by_class: bool) -> dict[str, list[RecordedMoments]]:
+    """The records to compare a batch with, by term."""
+    if not by_class:
+        found = any(query.found(context.sidecar) for query in STATISTICS)
+        return {"overall": list(batch_statistics(context)) if found else []}
+    sorted_out: dict[str, list[RecordedMoments]] = {"moments": [], "layout": []}
+    for record in context.sidecar.find("moments", scope="per_class"):
+        read = RecordedMoments.read(context.sidecar, record, context.device)
+        places = read.reduction == "unit" and len(read.tap.shape) > 1
+        sorted_out["layout" if places else "moments"].append(read)
+    return sorted_out
 
 
-def _bounds(context: MethodContext) -> tuple[torch.Tensor, torch.Tensor]:
-    low, high = valid_bounds(context.teacher.inputs)
-    return low.to(context.device), high.to(context.device)
+def _aim(context: MethodContext) -> list[tuple[FeatureTarget, ClassGaussians]]:
+    """What each input is pulled to, and the Gaussians its draw comes from; empty if there are none.
+
+    The last hidden layer says more than the logits.
+    """
+    sidecar, device = context.sidecar, context.device
+    layers = [tap for tap in sidecar.manifest.taps if tap.module]
+    if any(tap.side == "input" for tap in layers):
+        tap = last_hidden_tap(layers)
+        for kind in ("covariance", "moments"):
+            for record in sidecar.find(kind, tap=tap.id, scope="per_class", reduction="unit"):
+                gaussians = read_gaussians(sidecar, record, device)
+                return [(FeatureTarget(tap, scale=gaussians.mean_variance), gaussians)]
+    if TOP.found(sidecar):
+        record = top_record(context)
+        gaussians = read_gaussians(sidecar, record, device)
+        term = replace(top_target(context, record), rectify=False, scale=gaussians.mean_variance)
+        return [(term, gaussians)]
+    return []

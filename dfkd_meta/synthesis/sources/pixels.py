@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -24,6 +25,7 @@ class PixelSource(Source):
     ``bounds`` (low, high; each broadcasts over one input) keeps the inputs inside the values that
     real inputs can take; None leaves them free. With ``spectrum`` Adam moves the coordinates in
     which images of that spectrum are white noise; gradients then pass through the bounds.
+    With ``decay_over``, a number of steps, the rate falls to a tenth over them (half a cosine).
     """
 
     kind: ClassVar[str] = "pixels"
@@ -32,7 +34,9 @@ class PixelSource(Source):
     learning_rate: float = 0.1
     betas: tuple[float, float] = (0.9, 0.999)
     spectrum: Spectrum | None = None
+    decay_over: int | None = None
     _pixels: Tensor = field(init=False, repr=False)
+    _steps: int = field(init=False, repr=False, default=0)
 
     def begin(self, targets: Targets, generator: torch.Generator) -> None:
         pixels = self.fresh(targets, generator)
@@ -40,6 +44,7 @@ class PixelSource(Source):
             pixels = self.spectrum.coordinates(pixels)
         self._pixels = pixels.requires_grad_()
         self.optimizer = torch.optim.Adam([self._pixels], lr=self.learning_rate, betas=self.betas)
+        self._steps = 0
 
     def images(self) -> Tensor:
         if self.spectrum is None:
@@ -51,6 +56,10 @@ class PixelSource(Source):
     def after_step(self) -> None:
         if self.spectrum is None and self.bounds is not None:
             self._pixels.clamp_(*self.bounds)
+        if self.decay_over is not None:
+            self._steps += 1
+            left = 0.5 + 0.5 * math.cos(math.pi * min(1.0, self._steps / self.decay_over))
+            self.optimizer.param_groups[0]["lr"] = self.learning_rate * (0.1 + 0.9 * left)
 
     def fresh(self, targets: Targets, generator: torch.Generator) -> Tensor:
         """The inputs that a batch starts from, inside the bounds."""
