@@ -45,7 +45,7 @@ class DemoConfig(Config):
         default_factory=lambda: {
             "scratch": {},
             "real_data": {},
-            "recorded": {"drawn_images": 4_000},
+            "recorded": {},
             "noise": {"images": 4_000},
         }
     )

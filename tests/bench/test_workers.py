@@ -33,7 +33,7 @@ def test_a_refusal_an_error_and_a_crash(bench: Bench, tmp_path: Path) -> None:
     with Workers(1, bench.places.environment) as workers:
         place = tmp_path / "refused"
         broken = {"learning_rate": 1e30, "steps": 30, "batch_size": 8}
-        options = {"drawn_images": 9}
+        options = {"drawn_batch": 9}
         refused = workers.do(task_for(folder, place, training=broken, options=options), place)
         assert refused.status == "refused"
         assert "loss became" in str(refused.reason)

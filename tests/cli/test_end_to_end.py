@@ -18,7 +18,7 @@ from tests.support.loopback_hub import LoopbackHub
 Published = Callable[[str, str], Path]
 run = CliRunner().invoke
 QUICK = [
-    "--set", "options.drawn_images=60", "--set", "options.steps=1",
+    "--set", "options.drawn_batch=60", "--set", "options.steps=1",
     "--set", "training.steps=10", "--set", "training.batch_size=32",
 ]  # fmt: skip
 
@@ -184,8 +184,8 @@ def test_the_demo_in_miniature() -> None:
         [
             "demo", "--json", "-q",
             "--set", "teacher_training.steps=30", "--set", "student_training.steps=10",
-            "--set", "students.recorded.drawn_images=100",
-            "--set", "students.recorded.refined_images=100", "--set", "students.noise.images=100",
+            "--set", "students.recorded.drawn_batch=100",
+            "--set", "students.recorded.batch_size=100", "--set", "students.noise.images=100",
         ],
     )  # fmt: skip
     assert result.exit_code == 0, result.output

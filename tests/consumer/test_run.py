@@ -71,7 +71,7 @@ def test_a_run_cut_off_anywhere_ends_in_the_same_student(
 
 
 def settings(**more: object) -> DistillConfig:
-    options = {"drawn_images": 30, "batch_size": 30}
+    options = {"drawn_batch": 30, "batch_size": 30}
     return make_config(DistillConfig, {"options": options, "training": TRAINING, **more})
 
 
@@ -111,7 +111,10 @@ def test_a_damaged_checkpoint_is_a_clear_error(published: Published, tmp_path: P
 
 def test_images_can_be_set_whatever_the_method_calls_them(published: Published) -> None:
     teacher, sidecar = opened(published("digits_cnn", "full"))
-    outcome = run_method(teacher, sidecar, settings(images=17), CPU)
+    config = make_config(
+        DistillConfig, {"method": "noise", "images": 17, "training": {"steps": 2, "batch_size": 8}}
+    )
+    outcome = run_method(teacher, sidecar, config, CPU)
     assert outcome.images == len(outcome.pool) == 17
 
 
