@@ -1,17 +1,24 @@
-"""Images with a recorded spectrum: what is drawn has it, and coordinates lead back."""
+"""Images with a recorded spectrum and recorded values, rendered from white noise."""
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Callable
+from pathlib import Path
+
 import torch
 
-from dfkd_meta.synthesis.sources.pixels import PixelSource, spectrum_start
-from dfkd_meta.synthesis.spectra import Spectrum
+from dfkd_meta.data import batches
+from dfkd_meta.sidecar import read_sidecar
+from dfkd_meta.synthesis.marginals import Marginals
+from dfkd_meta.synthesis.sources.pixels import PixelSource, white_start
+from dfkd_meta.synthesis.spectra import NaturalImages, Spectrum, natural_images, read_spectrum
 from dfkd_meta.synthesis.targets import Targets
 from dfkd_meta.teachers import cosine_transform
+from tests.support.published import blobs
 
+CPU = torch.device("cpu")
 HEIGHT, WIDTH = 6, 8
-TARGETS = Targets(torch.zeros(5, dtype=torch.int64))
+BOUNDS = torch.tensor(-1.5), torch.tensor(1.5)
 
 
 def spectrum() -> Spectrum:
@@ -21,35 +28,84 @@ def spectrum() -> Spectrum:
     return Spectrum(torch.tensor([1.0, -2.0]), root)
 
 
-def test_draws_have_the_mean_and_power_of_the_spectrum() -> None:
+def noise(count: int) -> torch.Tensor:
+    return torch.randn(count, 2, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0))
+
+
+def test_noise_gets_the_mean_and_power_of_the_spectrum() -> None:
     made = spectrum()
-    white = torch.randn(20_000, 2, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0))
-    images = made.images(white)
+    images = made.images(noise(20_000))
     torch.testing.assert_close(images.mean((0, 2, 3)), made.mean, atol=0.05, rtol=0)
-    down, right = (cosine_transform(size, torch.device("cpu")).float() for size in (HEIGHT, WIDTH))
+    down, right = (cosine_transform(size, CPU).float() for size in (HEIGHT, WIDTH))
     waves = down @ (images - made.mean[:, None, None]) @ right.T
     power = torch.einsum("nahw,nbhw->hwab", waves, waves) / len(images)
     torch.testing.assert_close(power, made.root @ made.root.mT, rtol=0.06, atol=0.06)
 
 
-def test_coordinates_are_the_inverse() -> None:
-    made, images = spectrum(), torch.randn(3, 2, HEIGHT, WIDTH)
-    torch.testing.assert_close(made.images(made.coordinates(images)), images, atol=1e-4, rtol=1e-4)
+def test_the_recorded_spectrum_is_that_of_the_data(
+    published: Callable[[str, str], Path],
+) -> None:
+    sidecar = read_sidecar(published("digits_cnn", "minimal"))
+    made = read_spectrum(sidecar, CPU)
+    assert made is not None
+    inputs = sidecar.manifest.inputs
+    data = torch.cat([part for part, _ in batches(blobs("train"), inputs, batch_size=50)])
+    torch.testing.assert_close(made.mean, data.mean()[None], atol=1e-3, rtol=1e-3)
+    down = cosine_transform(inputs.shape[1], CPU).float()
+    power = (down @ (data - data.mean()) @ down.T).square().mean((0, 1))
+    torch.testing.assert_close(made.root[:, :, 0, 0].square(), power, rtol=0.05, atol=0.01)
 
 
-@pytest.mark.parametrize("bounded", [True, False])
-def test_pixels_move_in_its_coordinates_within_the_bounds(bounded: bool) -> None:
-    made = spectrum()
-    bounds = (torch.tensor(-1.5), torch.tensor(1.5)) if bounded else None
-    source = PixelSource(spectrum_start((2, HEIGHT, WIDTH), made), bounds, 0.1, spectrum=made)
-    source.begin(TARGETS, torch.Generator().manual_seed(0))
-    before = source.images()
-    before.square().sum().backward()
-    source.optimizer.step()
-    source.after_step()
-    after = source.images().detach()
-    assert after.square().sum() < before.square().sum()
-    if bounded:
-        assert after.abs().max() <= 1.5
-        outside = made.images(source._pixels).abs() > 1.5
-        assert outside.any(), "the bounds cut nothing, so this proves nothing"
+def test_rendered_noise_has_the_wanted_values_within_the_bounds() -> None:
+    levels = torch.arange(1, 100) / 100
+    wanted = Marginals(levels, torch.stack([(levels > 0.7).float(), 4 * levels - 2]))
+    own = Marginals.of(spectrum().images(noise(2_000)), levels)
+    images = NaturalImages(spectrum(), BOUNDS, own, wanted)(noise(2_000))
+    drawing, ramp = images.transpose(0, 1).flatten(1)
+    assert abs(float((drawing > 0.5).float().mean()) - 0.3) < 0.02
+    assert float(((drawing > 0.01) & (drawing < 0.99)).float().mean()) < 0.02
+    assert (ramp.min(), ramp.max()) == BOUNDS
+    assert abs(float((ramp == 1.5).float().mean()) - 0.125) < 0.02
+
+
+def test_gradients_pass_through_what_is_cut_and_turned() -> None:
+    levels = torch.arange(1, 100) / 100
+    wanted = Marginals(levels, torch.stack([(levels > 0.7).float(), 4 * levels - 2]))
+    own = Marginals.of(spectrum().images(noise(2_000)), levels)
+    plain, turned = noise(5).requires_grad_(), noise(5).requires_grad_()
+    weight = torch.randn(5, 2, HEIGHT, WIDTH)
+    spectrum().images(plain).mul(weight).sum().backward()
+    NaturalImages(spectrum(), BOUNDS, own, wanted)(turned).mul(weight).sum().backward()
+    torch.testing.assert_close(turned.grad, plain.grad)
+
+
+def test_what_a_sidecar_records_decides_how_noise_is_rendered(
+    published: Callable[[str, str], Path],
+) -> None:
+    sidecar = read_sidecar(published("digits_cnn", "minimal"))
+
+    def start(count: int) -> torch.Tensor:
+        return torch.randn(count, *sidecar.manifest.inputs.shape)
+
+    whole = natural_images(sidecar, BOUNDS, start)
+    assert whole is not None
+    assert whole.wanted is not None
+    kept = [record for record in sidecar.manifest.statistics if record.kind != "quantiles"]
+    sidecar.manifest.statistics[:] = kept
+    plain = natural_images(sidecar, BOUNDS, start)
+    assert plain is not None
+    assert plain.wanted is None
+    sidecar.manifest.statistics[:] = [r for r in kept if r.kind != "power_spectrum"]
+    assert natural_images(sidecar, BOUNDS, start) is None
+
+
+def test_the_rate_falls_to_a_tenth() -> None:
+    source = PixelSource(white_start((1, 2, 2), CPU, 0.0), learning_rate=0.5, decay_over=10)
+    source.begin(Targets(torch.zeros(1, dtype=torch.int64)), torch.Generator().manual_seed(0))
+    rates = []
+    for _ in range(10):
+        rates.append(source.optimizer.param_groups[0]["lr"])
+        source.after_step()
+    assert rates[0] == 0.5
+    assert rates == sorted(rates, reverse=True)
+    assert abs(source.optimizer.param_groups[0]["lr"] - 0.05) < 1e-9

@@ -13,9 +13,9 @@ from dfkd_meta.synthesis.gaussians import ClassGaussians, read_gaussians
 from dfkd_meta.synthesis.methods.deep_inversion import STATISTICS, batch_statistics
 from dfkd_meta.synthesis.methods.lopes_top_layer import TOP, top_record, top_target
 from dfkd_meta.synthesis.recipe import MethodContext, Query, Recipe, Rounds, Weighted, method
-from dfkd_meta.synthesis.sources.pixels import PixelSource, Start, gaussian_start, spectrum_start
-from dfkd_meta.synthesis.spectra import read_spectrum
-from dfkd_meta.synthesis.targets import TargetSampler
+from dfkd_meta.synthesis.sources.pixels import PixelSource, gaussian_start, white_start
+from dfkd_meta.synthesis.spectra import natural_images
+from dfkd_meta.synthesis.targets import Targets, TargetSampler
 from dfkd_meta.synthesis.terms.adversarial import AgreementDivergence
 from dfkd_meta.synthesis.terms.features import FeatureTarget
 from dfkd_meta.synthesis.terms.labels import CrossEntropy
@@ -35,26 +35,28 @@ class RecordedConfig(Config):
 
     Otherwise ``batch_size`` inputs are refined for ``steps`` steps every ``student_steps`` student
     steps, ``warm_up`` batches of them before the first, and the latest ``capacity`` stay. They
-    start from the recorded power spectrum and move in its coordinates (without one: from noise of
-    std up to ``start_std``). ``features`` pulls each to a draw of its own at the last hidden layer,
-    or at the logits if they are all there is. ``moments`` matches the channels' recorded moments
-    class by class, ``layout`` those of every unit where there are positions; ``overall`` matches
-    moments over all classes, where none are recorded by class. ``labels`` is cross-entropy (None: 1
-    where there is nothing to draw from, else 0), ``adversarial`` asks for inputs on which the
-    student is still unlike the teacher. A class has ``class_samples`` or more rows in a batch, so
-    that its moments mean something.
+    start as noise with the recorded spectrum and values, each with a contrast of its own, and move
+    in the coordinates of the spectrum (without one: from noise of std up to ``start_std``).
+    ``features`` pulls each to a draw of its own at the last hidden layer, or at the logits if they
+    are all there is. ``moments`` matches the channels' recorded moments class by class, ``layout``
+    those of every unit where there are positions; ``overall`` matches moments over all classes,
+    where none are recorded by class. ``labels`` is cross-entropy (None: 1 where there is nothing to
+    draw from, else 0), ``adversarial`` asks for inputs on which the student is still unlike the
+    teacher. A class has ``class_samples`` or more rows in a batch, so that its moments mean
+    something.
     """
 
     trust: float = Field(0.9, ge=0)
     drawn_batch: int = Field(2_048, ge=2)
     drawn_turn: int = Field(8, ge=1)
     batch_size: int = Field(250, ge=2)
-    steps: int = Field(20, ge=0)
-    student_steps: int = Field(25, ge=1)
+    steps: int = Field(60, ge=0)
+    student_steps: int = Field(80, ge=1)
     warm_up: int = Field(4, ge=0)
     capacity: int = Field(60_000, ge=2)
     class_samples: int = Field(25, ge=2)
     learning_rate: float = Field(0.1, gt=0)
+    contrast: float = Field(0.5, ge=0)
     start_std: float = Field(1.0, gt=0)
     features_weight: float = Field(1.0, ge=0)
     moments_weight: float = Field(1.0, ge=0)
@@ -110,13 +112,6 @@ def _recognized(context: MethodContext, source: PixelSource) -> float:
 
 def _refined(context: MethodContext, config: RecordedConfig) -> Recipe:
     """Inputs optimized to match hidden-layer records."""
-    spectrum = read_spectrum(context.sidecar, context.device)
-    start: Start
-    if spectrum is None:
-        start = gaussian_start(context.shape, context.device, std=config.start_std, vary=True)
-    else:
-        start = spectrum_start(context.shape, spectrum)
-    low, high = (bound.to(context.device) for bound in valid_bounds(context.teacher.inputs))
     aim = _aim(context)
     by_class = any(record.scope == "per_class" for record in context.sidecar.find("moments"))
     share = max(1, config.batch_size // config.class_samples) if by_class else None
@@ -127,19 +122,30 @@ def _refined(context: MethodContext, config: RecordedConfig) -> Recipe:
             {term.tap.id: gaussians for term, gaussians in aim},
             classes_per_batch=share,
         ),
-        source=PixelSource(
-            start,
-            (low, high),
-            config.learning_rate,
-            spectrum=spectrum,
-            decay_over=config.steps,
-        ),
+        source=_free_inputs(context, config),
         images=config.batch_size,
         batch_size=config.batch_size,
         terms=_terms(context, config, [term for term, _ in aim], by_class=by_class),
         steps=config.steps,
         rounds=Rounds(config.student_steps, warm_up=config.warm_up, capacity=config.capacity),
     )
+
+
+def _free_inputs(context: MethodContext, config: RecordedConfig) -> PixelSource:
+    """Inputs as parameters, in the coordinates of their recorded spectrum if there is one."""
+    low, high = (bound.to(context.device) for bound in valid_bounds(context.teacher.inputs))
+    white = white_start(context.shape, context.device, config.contrast)
+
+    def sample(count: int) -> torch.Tensor:
+        labels = torch.zeros(count, dtype=torch.int64, device=context.device)
+        return white(Targets(labels), torch.Generator().manual_seed(0))
+
+    render = natural_images(context.sidecar, (low, high), sample)
+    start, bounds = white, None
+    if render is None:
+        start = gaussian_start(context.shape, context.device, std=config.start_std, vary=True)
+        bounds = low, high
+    return PixelSource(start, bounds, config.learning_rate, render=render, decay_over=config.steps)
 
 
 def _terms(

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from dfkd_meta.synthesis.sources.base import Source
-from dfkd_meta.synthesis.spectra import Spectrum
 from dfkd_meta.synthesis.targets import Targets
 
 Start = Callable[[Targets, torch.Generator], Tensor]
-"""Makes the first inputs of a batch: float32 `n ...`, model-normalized."""
+"""Makes the first inputs of a batch: float32 `n ...`, model-normalized (or coordinates)."""
+
+Render = Callable[[Tensor], Tensor]
+"""Makes model-normalized inputs of coordinates, both float32 `n ...`; differentiable."""
 
 
 @dataclass
@@ -23,9 +25,9 @@ class PixelSource(Source):
     """A batch of pixels with an Adam of its own (Kingma & Ba 2015).
 
     ``bounds`` (low, high; each broadcasts over one input) keeps the inputs inside the values that
-    real inputs can take; None leaves them free. With ``spectrum`` Adam moves the coordinates in
-    which images of that spectrum are white noise; gradients then pass through the bounds.
-    With ``decay_over``, a number of steps, the rate falls to a tenth over them (half a cosine).
+    real inputs can take; None leaves them free. With ``render`` the parameters are coordinates
+    `n ...` that it makes inputs of, within the bounds by itself. With ``decay_over``, a number of
+    steps, the rate falls to a tenth over them (half a cosine).
     """
 
     kind: ClassVar[str] = "pixels"
@@ -33,28 +35,22 @@ class PixelSource(Source):
     bounds: tuple[Tensor, Tensor] | None = None
     learning_rate: float = 0.1
     betas: tuple[float, float] = (0.9, 0.999)
-    spectrum: Spectrum | None = None
+    render: Render | None = None
     decay_over: int | None = None
     _pixels: Tensor = field(init=False, repr=False)
     _steps: int = field(init=False, repr=False, default=0)
 
     def begin(self, targets: Targets, generator: torch.Generator) -> None:
-        pixels = self.fresh(targets, generator)
-        if self.spectrum is not None:
-            pixels = self.spectrum.coordinates(pixels)
-        self._pixels = pixels.requires_grad_()
+        self._pixels = self.fresh(targets, generator).requires_grad_()
         self.optimizer = torch.optim.Adam([self._pixels], lr=self.learning_rate, betas=self.betas)
         self._steps = 0
 
     def images(self) -> Tensor:
-        if self.spectrum is None:
-            return self._pixels
-        images = self.spectrum.images(self._pixels)
-        return images if self.bounds is None else images + (self._bounded(images) - images).detach()
+        return self._pixels if self.render is None else self.render(self._pixels)
 
     @torch.no_grad()
     def after_step(self) -> None:
-        if self.spectrum is None and self.bounds is not None:
+        if self.bounds is not None:
             self._pixels.clamp_(*self.bounds)
         if self.decay_over is not None:
             self._steps += 1
@@ -62,19 +58,23 @@ class PixelSource(Source):
             self.optimizer.param_groups[0]["lr"] = self.learning_rate * (0.1 + 0.9 * left)
 
     def fresh(self, targets: Targets, generator: torch.Generator) -> Tensor:
-        """The inputs that a batch starts from, inside the bounds."""
-        return self._bounded(self.start(targets, generator).detach().clone())
-
-    def _bounded(self, images: Tensor) -> Tensor:
-        return images if self.bounds is None else images.clamp(*self.bounds)
+        """What a batch starts from, inside the bounds."""
+        pixels = self.start(targets, generator).detach().clone()
+        return pixels if self.bounds is None else pixels.clamp_(*self.bounds)
 
 
-def spectrum_start(shape: tuple[int, ...], spectrum: Spectrum) -> Start:
-    """Images `c h w` drawn from the stationary Gaussian of a spectrum."""
+def white_start(shape: tuple[int, ...], device: torch.device, contrast: float) -> Start:
+    """White noise whose strength differs from input to input.
+
+    It is ``exp(contrast n - contrast^2)`` with n ~ N(0, 1), 1 in the mean of its square:
+    photographs differ in contrast by far more than noise of one strength does.
+    """
 
     def start(targets: Targets, generator: torch.Generator) -> Tensor:
-        white = torch.randn(len(targets.labels), *shape, generator=generator)
-        return spectrum.images(white.to(spectrum.mean.device))
+        count = len(targets.labels)
+        white = torch.randn(count, *shape, generator=generator)
+        strength = torch.randn(count, *(1,) * len(shape), generator=generator)
+        return (white * torch.exp(contrast * strength - contrast**2)).to(device)
 
     return start
 
