@@ -18,6 +18,7 @@ from dfkd_meta.synthesis.recipe import methods
 
 AXES = ("teacher", "student", "method", "profile", "budget", "seed")
 CONTROLS = ("noise", "alternative_data", "real_data", "scratch")
+WHOLE = ("images", "turn", "precision")  # settings that later layers replace
 ON_TRAINING_DATA = ("real_data", "scratch")  # they take the teacher's ``data`` unless told others
 
 
@@ -144,7 +145,7 @@ def _run(grid: Grid, cell: Cell) -> Run:
         "method": method,
         "student": cell.student,
         "seed": cell.seed,
-        "images": next((part.images for part in reversed(layers) if part.images), None),
+        **{name: value for name in WHOLE if (value := _last(layers, name)) is not None},
         **{
             part: _merged(getattr(layer, part) for layer in layers)
             for part in ("options", "terms", "training")
@@ -166,6 +167,12 @@ def _run(grid: Grid, cell: Cell) -> Run:
 def _names(rule: Settings) -> dict[str, list[str]]:
     given = {axis: getattr(rule, axis, None) for axis in AXES}
     return {a: [v] if isinstance(v, str) else v for a, v in given.items() if v is not None}
+
+
+def _last(layers: Sequence[Settings], name: str) -> Any:
+    """The value of a setting where the latest layer gives it, else None."""
+    given = [getattr(layer, name) for layer in layers]
+    return next((value for value in reversed(given) if value is not None), None)
 
 
 def _merged(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

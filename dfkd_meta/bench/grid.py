@@ -17,6 +17,7 @@ from pydantic import (
 
 from dfkd_meta.config import Config, load_config
 from dfkd_meta.errors import UsageError
+from dfkd_meta.precision import Precision
 from dfkd_meta.producer.opening import ExportRun
 from dfkd_meta.producer.profiles import Profile
 from dfkd_meta.producer.train import TrainConfig
@@ -30,6 +31,8 @@ class Settings(Config):
     """What a run is told beyond method, student and seed; the fields are those of ``distill``."""
 
     images: PositiveInt | None = None
+    turn: PositiveInt | None = None
+    precision: Precision | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     terms: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)

@@ -61,7 +61,11 @@ def run_cell(task: CellTask, device: torch.device) -> dict[str, Any]:
             "arguments": outcome.student.arguments,
             "parameters": sum(p.numel() for p in module.parameters()),
         },
-        "counts": {"images": config.images, "steps": config.training.steps},
+        "counts": {
+            "images": config.images,
+            "turn": config.turn,
+            "steps": config.training.steps,
+        },
         "result": {
             "accuracy": accuracy(module, test, teacher.inputs),
             "evaluated_on": f"{test.name} ({test.split}), {len(test)} samples",

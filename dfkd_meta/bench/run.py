@@ -179,7 +179,7 @@ def _record(job: Job, answer: Answer) -> Record:
     config = job.run.config.model_dump(mode="json")
     counts: Mapping[str, int | None] = facts.pop("counts", {})
     if counts:
-        config["images"] = counts["images"]
+        config["images"], config["turn"] = counts["images"], counts["turn"]
         config["training"]["steps"] = counts["steps"]
     return {
         **facts,

@@ -66,7 +66,8 @@ def plan_budget(
     A few synthesis and student steps are timed by ``clock`` (default: CPU seconds of this process,
     on a GPU wall seconds) with networks and random streams of their own: nothing of the run is
     disturbed. Of a method that makes all inputs first, ``share`` of the time makes images; of one
-    in which student and synthesis take turns, ``training.steps`` includes the batches between them;
+    in which student and synthesis take turns, ``training.steps`` includes the batches between them
+    (``turn`` is set where the method leaves the balance open, so that ``share`` makes inputs);
     where inputs are given or drawn without optimization their number stays and all other time
     trains. Counts are at least 1. The measurement itself comes on top.
 
@@ -79,10 +80,15 @@ def plan_budget(
     probing = config.model_copy(update={"training": long})
     meter = Meter(clock or clock_of(device), min(MEASURING * seconds, LONGEST))
     costs = measure_costs(teacher, recipe, probing, device, meter)
+    turn = config.turn
+    if turn is None and recipe.rounds is not None and recipe.rounds.balanced:
+        turn = max(1, round(costs.batch / costs.step * (1 - share) / share))
+        recipe = replace(recipe, rounds=replace(recipe.rounds, student_steps=turn))
     _require_a_start(config.method, recipe, costs, seconds)
     images, steps = fitting_counts(recipe, costs, seconds, share)
     training = config.training.model_copy(update={"steps": steps})
-    return config.model_copy(update={"images": images or config.images, "training": training})
+    counts = {"images": images or config.images, "turn": turn, "training": training}
+    return config.model_copy(update=counts)
 
 
 def fitting_counts(

@@ -121,4 +121,5 @@ def _within(
         return plan_budget(teacher, sidecar, config, device, seconds, clock=clock)
     found = interrupted_config(interrupted)
     training = config.training.model_copy(update={"steps": found.training.steps})
-    return config.model_copy(update={"images": found.images, "training": training})
+    counts = {"images": found.images, "turn": found.turn, "training": training}
+    return config.model_copy(update=counts)

@@ -31,7 +31,8 @@ class DistillConfig(Config):
 
     ``options`` are those of the method; ``terms`` changes the weights of its terms by name
     (``terms.bn.weight=10``); ``images`` replaces the number of inputs that a method makes before
-    the student is trained. ``precision`` is that of the networks while they are used for synthesis
+    the student is trained, ``turn`` the number of student steps after each batch of a method in
+    which they take turns. ``precision`` is that of the networks while they are used for synthesis
     and training; ``auto`` is bfloat16 on machines with instructions for it, else float32.
     """
 
@@ -39,6 +40,7 @@ class DistillConfig(Config):
     student: str = "half"
     seed: int = 0
     images: int | None = Field(None, ge=1)
+    turn: int | None = Field(None, ge=1)
     options: dict[str, Any] = Field(default_factory=dict)
     terms: dict[str, TermConfig] = Field(default_factory=dict)
     precision: Precision = "auto"
@@ -63,9 +65,11 @@ def make_recipe(
     context = MethodContext(teacher, sidecar, device, generator_for(config.seed, "weights"))
     weights = {name: term.weight for name, term in config.terms.items()}
     recipe = methods.get(config.method).recipe(context, config.options).reweighted(weights)
-    if config.images is None or recipe.given is not None:
-        return recipe
-    return replace(recipe, images=config.images)
+    if config.turn is not None and recipe.rounds is not None:
+        recipe = replace(recipe, rounds=replace(recipe.rounds, student_steps=config.turn))
+    if config.images is not None and recipe.given is None:
+        recipe = replace(recipe, images=config.images)
+    return recipe
 
 
 @dataclass(frozen=True)

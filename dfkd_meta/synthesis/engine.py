@@ -178,6 +178,7 @@ class Synthesizer:
             targets,
             self.generator,
             None if student_logits is None else student_logits.float(),
+            self.precision,
         )
 
     def _made(self) -> Tensor:

@@ -39,13 +39,15 @@ class Rounds:
 
     The student sees the pool of the latest ``capacity`` inputs, or with ``fresh`` new outputs of
     the source at each step. ``warm_up`` batches more are made before the first student step; terms
-    that see the student are off in them.
+    that see the student are off in them. With ``balanced`` a budget sets ``student_steps``, so that
+    inputs and student get their shares of the time.
     """
 
     student_steps: int
     fresh: bool = False
     warm_up: int = 0
     capacity: int = 60_000
+    balanced: bool = False
 
 
 @dataclass(frozen=True)

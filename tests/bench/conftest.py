@@ -71,7 +71,7 @@ def facts(accuracy: float, **more: Any) -> dict[str, Any]:
     return {
         "teacher": {"architecture": "digits_cnn", "accuracy": 0.99},
         "student": {"architecture": "digits_cnn", "parameters": 10},
-        "counts": {"images": 40, "steps": 6},
+        "counts": {"images": 40, "turn": None, "steps": 6},
         "result": {
             "accuracy": accuracy,
             "agreement_on_inputs": 0.5,

@@ -47,7 +47,7 @@ def test_the_facts_are_those_of_the_run(task: CellTask) -> None:
     assert facts["result"]["accuracy"] == accuracy(outcome.student.module, test, teacher.inputs)
     assert facts["result"]["images"] == 30
     assert facts["result"]["student_steps"] == 5
-    assert facts["counts"] == {"images": 30, "steps": 5}
+    assert facts["counts"] == {"images": 30, "turn": None, "steps": 5}
     assert 0 <= facts["result"]["agreement_on_inputs"] <= 1
     assert facts["teacher"]["accuracy"] == sidecar.manifest.evaluation.accuracy  # type: ignore[union-attr]
     assert facts["machine"]["torch"] == torch.__version__

@@ -170,7 +170,7 @@ def test_seconds_go_to_the_worker(bench: Bench, fake_workers: FakeWorkers, grid_
     )  # fmt: skip
     fake_workers.answers = {
         "noise": Answer(
-            status="done", facts={**facts(0.5), "counts": {"images": None, "steps": 77}}
+            status="done", facts={**facts(0.5), "counts": {"images": None, "turn": 9, "steps": 77}}
         )
     }
     run_grid(timed, ["method=noise", "seed=0"])
@@ -179,6 +179,7 @@ def test_seconds_go_to_the_worker(bench: Bench, fake_workers: FakeWorkers, grid_
     (record,) = read_journal(bench.journal).values()
     assert record["config"]["training"]["steps"] == 77  # repeating these counts repeats the result
     assert record["config"]["images"] is None
+    assert record["config"]["turn"] == 9
     assert record["budget"] == {"cpu_seconds": 9.0, "share": 0.3}
 
 

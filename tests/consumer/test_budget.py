@@ -180,21 +180,31 @@ def test_given_inputs_leave_all_to_training(
     assert planned.training.steps == 500
 
 
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("told", [None, 4])
 def test_turns_count_their_batches(
-    teacher: tuple[Teacher, Sidecar], monkeypatch: pytest.MonkeyPatch
+    teacher: tuple[Teacher, Sidecar],
+    monkeypatch: pytest.MonkeyPatch,
+    balanced: bool,
+    told: int | None,
 ) -> None:
     """Rounds of one batch (12 steps of 30 inputs) and 4 student steps (20 inputs each)."""
     make = budget.make_recipe
 
     def in_turns(*arguments: object) -> Recipe:
         found = make(*arguments)  # type: ignore[arg-type]
-        return dataclasses.replace(found, rounds=Rounds(student_steps=4, warm_up=2))
+        return dataclasses.replace(found, rounds=Rounds(4, warm_up=2, balanced=balanced))
 
     monkeypatch.setattr(budget, "make_recipe", in_turns)
     clock = Ticking(1e-3)
     with teacher[0].module.register_forward_hook(clock.count):
-        planned = plan_budget(*teacher, settings(), CPU, 100.0, clock=clock)
+        config = settings(turn=told)
+        planned = plan_budget(*teacher, config, CPU, 100.0, share=0.4, clock=clock)
     assert planned.images is None
+    if balanced and told is None:  # 0.4 of the time for a batch, 0.6 for the steps after it
+        assert planned.turn == pytest.approx(12 * 30 / 20 * 0.6 / 0.4, rel=0.1)
+        return
+    assert planned.turn == told
     batch, step = 12 * 30e-3, 20e-3
     assert planned.training.steps == pytest.approx((100 - 2 * batch) / (step + batch / 4), rel=0.15)
 

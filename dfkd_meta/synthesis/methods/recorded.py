@@ -127,7 +127,9 @@ def _refined(context: MethodContext, config: RecordedConfig) -> Recipe:
         batch_size=config.batch_size,
         terms=_terms(context, config, [term for term, _ in aim], by_class=by_class),
         steps=config.steps,
-        rounds=Rounds(config.student_steps, warm_up=config.warm_up, capacity=config.capacity),
+        rounds=Rounds(
+            config.student_steps, warm_up=config.warm_up, capacity=config.capacity, balanced=True
+        ),
     )
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_meta.checkpoint import State
+from dfkd_meta.precision import Settled
 from dfkd_meta.sidecar import Tap
 from dfkd_meta.synthesis.targets import Targets
 
@@ -22,7 +23,7 @@ class StepState:
     images: float32 `n ...`, model-normalized, before augmentation. view: the same after it, which
     is what the networks saw. logits: the teacher's, float32 `n c`. activations: tap id -> tensor
     `n ...` inside the teacher. student_logits: the student's, float32 `n c`, None unless a term
-    asks. generator: the random stream of the batch.
+    asks. generator: the random stream of the batch. precision: what networks compute in.
     """
 
     images: Tensor
@@ -32,6 +33,7 @@ class StepState:
     targets: Targets
     generator: torch.Generator
     student_logits: Tensor | None = None
+    precision: Settled = "float32"
 
     @property
     def student(self) -> Tensor:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfkd_meta.checkpoint import State
+from dfkd_meta.precision import computing
 from dfkd_meta.seeding import layers_draw_from
 from dfkd_meta.sidecar import Tap
 from dfkd_meta.synthesis.terms.base import StepState, Term
@@ -114,13 +115,15 @@ class InstanceContrast(Term):
         """Features `n d` of a new local view, and of the view that the engine showed."""
         whole = self._features(state.activations)
         view = local_view(state.images, state.generator, flip=self.flip)
-        with ActivationTap(self.teacher.module, self.places) as tap:
+        computes = computing(state.precision, view.device)
+        with ActivationTap(self.teacher.module, self.places) as tap, computes:
             self.teacher(view)
         return self._features(tap.activations), whole
 
     def _features(self, activations: Mapping[str, Tensor]) -> Tensor:
         return torch.cat(
-            [reduce_features(activations[tap.id], tap, "pooled") for tap in self.places], dim=1
+            [reduce_features(activations[tap.id].float(), tap, "pooled") for tap in self.places],
+            dim=1,
         )
 
 
