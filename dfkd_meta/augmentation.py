@@ -38,6 +38,12 @@ def roll_batch(images: Tensor, reach: int, generator: torch.Generator) -> Tensor
     return images.roll((down, right), dims=(2, 3))
 
 
+def flip_some(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror each image `n c h w` with probability 1/2, left to right."""
+    mirrored = torch.rand(len(images), generator=generator).to(images.device) < 0.5
+    return torch.where(mirrored[:, None, None, None], images.flip(3), images)
+
+
 @dataclass(frozen=True)
 class Blend:
     """Which rows of a batch are blended: the first ``m``, with other rows among them.

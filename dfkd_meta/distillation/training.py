@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from dfkd_meta.augmentation import draw_blend, shift_each
+from dfkd_meta.augmentation import draw_blend, flip_some, shift_each
 from dfkd_meta.batches import SyntheticBatch
 from dfkd_meta.checkpoint import State
 from dfkd_meta.config import Config
@@ -31,6 +31,8 @@ from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.seeding import layers_draw_from
 from dfkd_meta.teachers import Teacher, channels_last
 
+MIRRORED = 0.7  # the share of mirrored images that a teacher must know for them to be used
+
 Weight = Annotated[float, Field(ge=0)]
 
 
@@ -42,7 +44,9 @@ class TrainingConfig(Config):
     student) layers that losses on features compare; by default they are matched by resolution.
 
     ``shift`` moves each image by up to that fraction of its size (at least one pixel, 0 for none);
-    ``jitter``, a number of pixels, takes its place when given. ``mix`` blends that share of a batch
+    ``jitter``, a number of pixels, takes its place when given. ``flip`` mirrors each image half of
+    the time; None does so if there is a teacher who gives at least 70 % of the first batch the same
+    class mirrored (85 % on CIFAR-10, 40 % on digits). ``mix`` blends that share of a batch
     pairwise, labels too; it needs a loss with a teacher, who answers for the blends.
 
     ``optimizer`` is ``adamw`` or ``sgd`` (which wants a learning rate near 0.1); the rate follows
@@ -61,6 +65,7 @@ class TrainingConfig(Config):
     temperature: float = Field(4.0, gt=0)
     shift: float = Field(1 / 16, ge=0, lt=0.5)
     jitter: int | None = Field(None, ge=0, le=2**10)
+    flip: bool | None = None
     mix: float = Field(0.5, ge=0, le=1)
     max_norm: float | None = Field(None, gt=0)
     ema: float | None = Field(None, gt=0, lt=1)
@@ -91,6 +96,7 @@ class Trainer:
         self.config = config
         self.generator = generator
         self.steps_done = 0
+        self.flip = config.flip
         self.objective = Objective(
             student,
             choose_losses(named_losses(config, losses), config.loss_options),
@@ -178,6 +184,7 @@ class Trainer:
         return copy_state(
             {
                 "steps_done": self.steps_done,
+                "flip": self.flip,
                 "student": dict(self.student.state_dict()),
                 "projections": dict(self.objective.projections.state_dict()),
                 "optimizer": self.optimizer.state_dict()["state"],
@@ -189,7 +196,7 @@ class Trainer:
     def load_state(self, state: State) -> None:
         """Continue from a ``state`` of a trainer of the same student and configuration."""
         state = copy_state(state)
-        self.steps_done = state["steps_done"]
+        self.steps_done, self.flip = state["steps_done"], state["flip"]
         self.student.load_state_dict(state["student"])
         self.objective.projections.load_state_dict(state["projections"])
         groups = self.optimizer.state_dict()["param_groups"]
@@ -211,12 +218,25 @@ class Trainer:
             reach = max(1, round(config.shift * images.shape[-1])) if config.shift else 0
         images = shift_each(images, reach, self.generator)
         teacher = self.objective.teacher
+        if self.flip is None:
+            self.flip = teacher is not None and _sees_mirrored(teacher, images)
+        if self.flip:
+            images = flip_some(images, self.generator)
         blend = draw_blend(len(images), config.mix, self.generator) if teacher else None
         if blend is None or teacher is None:
             return images, batch.labels
         if batch.labels is None:
             return blend(images), None
         return blend(images), blend(F.one_hot(batch.labels, teacher.outputs.num_classes).float())
+
+
+def _sees_mirrored(teacher: Teacher, images: Tensor) -> bool:
+    """Whether images `n c h w` and their mirrors are mostly the same to a teacher."""
+    if images.dim() != 4:
+        return False
+    with torch.no_grad():
+        answers = [teacher(view).argmax(1) for view in (images, images.flip(3))]
+    return float((answers[0] == answers[1]).float().mean()) >= MIRRORED
 
 
 def named_losses(

@@ -17,7 +17,7 @@ from dfkd_meta.distillation.training import TrainingConfig, fit
 from dfkd_meta.errors import UsageError
 from dfkd_meta.producer.train import TrainConfig, train_network
 from dfkd_meta.teachers import Teacher
-from tests.distillation.nets import a_pool, batch_stream, trained, trainer, weights_of
+from tests.distillation.nets import a_pool, a_teacher, batch_stream, trained, trainer, weights_of
 from tests.support.published import blobs
 
 
@@ -97,7 +97,7 @@ def dots(rows: int = 200) -> SyntheticBatch:
 def test_jitter_counts_pixels_and_takes_the_place_of_shift(
     settings: dict[str, Any], reach: int
 ) -> None:
-    images = seen_by(TrainingConfig(mix=0, **settings), dots())
+    images = seen_by(TrainingConfig(mix=0, flip=False, **settings), dots())
     places = images.flatten(1).argmax(1)
     assert int((places // 8 - 4).abs().max()) == reach
     assert int((places % 8 - 4).abs().max()) == reach
@@ -118,7 +118,7 @@ def test_blends_need_a_teacher() -> None:
 
 def test_labels_of_blends_are_blended_with_them() -> None:
     """Images that say their class in one pixel: the labels a loss sees must say the same."""
-    config = TrainingConfig(losses={"kd": 1.0, "hard": 1.0}, mix=1.0, shift=0)
+    config = TrainingConfig(losses={"kd": 1.0, "hard": 1.0}, mix=1.0, shift=0, flip=False)
     run = trainer(config)
     pool = a_pool()
     assert pool.labels is not None
@@ -164,3 +164,25 @@ def test_students_learn_by_every_loss(losses: dict[str, float] | None) -> None:
     stream = shuffled(pool, batch_size=32, generator=generator)
     fit(student, stream, config, generator, teacher=teacher)
     assert accuracy(student, blobs("test"), teacher.inputs) > 0.9
+
+
+class Sides(nn.Module):
+    """Its class says whether the left or the right of an image is brighter, or both are alike."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        left, right = (half.mean((1, 2, 3)) for half in x.chunk(2, 3))
+        return torch.stack([left - right, right - left, 0.1 - (left - right).abs()], 1)
+
+
+@pytest.mark.parametrize("told", [None, True, False])
+def test_images_are_mirrored_where_the_teacher_knows_them_mirrored(told: bool | None) -> None:
+    teacher = a_teacher(Sides())
+    ramp = torch.linspace(0, 1, 8).expand(64, 1, 8, 8).contiguous()
+    for images, known in ((ramp, False), (ramp + ramp.flip(3) + 0.001 * ramp, True)):
+        config = TrainingConfig(steps=4, batch_size=8, flip=told, shift=0, mix=0)
+        run = trainer(config, teacher=teacher)
+        seen = run._view(SyntheticBatch(images))[0]
+        mirrored = (seen == images.flip(3)).flatten(1).all(1)
+        assert run.state()["flip"] == (known if told is None else told)
+        assert bool(mirrored.any()) == run.flip
+        assert not mirrored.all()
