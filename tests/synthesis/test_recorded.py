@@ -1,0 +1,113 @@
+"""The default method on every profile: what it makes of the records it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from dfkd_meta.errors import MethodError
+from dfkd_meta.sidecar import Sidecar, read_sidecar
+from dfkd_meta.synthesis.draws import drawn_start, read_draws
+from dfkd_meta.synthesis.engine import Synthesizer
+from dfkd_meta.synthesis.gaussians import ClassMixtures
+from dfkd_meta.synthesis.marginals import Marginals, read_marginals
+from dfkd_meta.synthesis.recipe import MethodContext, Recipe, methods
+from dfkd_meta.synthesis.targets import Targets
+from dfkd_meta.teachers import teacher_from_sidecar
+
+Published = Callable[[str, str], Path]
+CPU = torch.device("cpu")
+
+
+def context_of(folder: Path) -> MethodContext:
+    sidecar = read_sidecar(folder)
+    return MethodContext(teacher_from_sidecar(folder, sidecar), sidecar, CPU)
+
+
+def recipe(context: MethodContext, **options: object) -> Recipe:
+    return methods.get("recorded").recipe(context, options)
+
+
+def keep(sidecar: Sidecar, *kinds: str) -> None:
+    """Leave the records of these kinds only."""
+    found = [record for record in sidecar.manifest.statistics if record.kind in kinds]
+    sidecar.manifest.statistics[:] = found
+
+
+def weighed(made: Recipe) -> set[str]:
+    return {name for name, item in made.terms.items() if item.weight}
+
+
+def test_draws_that_the_teacher_recognizes_are_used_as_they_are(published: Published) -> None:
+    context = context_of(published("digits_cnn", "full"))
+    made = recipe(context)
+    assert (made.steps, made.terms) == (0, {})
+    assert made.rounds is not None
+    assert made.rounds.capacity == made.batch_size == 2_048  # no draw is kept
+    synthesizer = Synthesizer(context.teacher, made, torch.Generator().manual_seed(0))
+    batch = synthesizer.make_batch(300)
+    with torch.no_grad():
+        picked = context.teacher(batch.images).argmax(1)
+    assert float((picked == batch.labels).float().mean()) > 0.9
+    assert not torch.equal(batch.images, synthesizer.make_batch(300).images)
+
+
+def test_draws_have_the_recorded_values(published: Published) -> None:
+    context = context_of(published("digits_cnn", "full"))
+    draws, wanted = read_draws(context.sidecar, CPU), read_marginals(context.sidecar, CPU)
+    assert isinstance(draws, ClassMixtures)
+    assert wanted is not None
+    targets = Targets(torch.arange(2_000) % 3)
+    images = drawn_start(context, draws)(targets, torch.Generator().manual_seed(5))
+    found = Marginals.of(images, wanted.probability)
+    torch.testing.assert_close(found.value, wanted.value, atol=0.1, rtol=0.05)
+
+
+def test_other_draws_are_not_trusted(published: Published) -> None:
+    context = context_of(published("digits_cnn", "full"))
+    made = recipe(context, trust=1.01)
+    assert made.steps == 60
+    assert weighed(made) == {"features", "moments", "layout"}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "profile", "terms"),
+    [
+        ("digits_cnn", "standard", {"features", "moments", "layout"}),
+        ("digits_cnn", "minimal", {"features", "overall"}),
+        ("hinton800", "standard", {"features", "moments"}),
+        ("hinton800", "minimal", {"features", "overall"}),
+    ],
+)
+def test_every_profile_is_used(
+    published: Published, architecture: str, profile: str, terms: set[str]
+) -> None:
+    context = context_of(published(architecture, profile))
+    made = recipe(context)
+    assert weighed(made) == terms
+    assert made.source.render is not None  # type: ignore[attr-defined]
+
+
+def test_what_little_there_is_is_enough(published: Published) -> None:
+    context = context_of(published("digits_cnn", "standard"))
+    keep(context.sidecar, "batchnorm")
+    made = recipe(context)
+    assert weighed(made) == {"labels", "overall"}
+    assert made.source.render is None  # type: ignore[attr-defined]
+    keep(context.sidecar)
+    with pytest.raises(MethodError, match="needs what this sidecar does not hold"):
+        recipe(context)
+
+
+def test_refined_inputs_are_what_they_were_made_for(published: Published) -> None:
+    for profile in ("minimal", "standard"):
+        context = context_of(published("digits_cnn", profile))
+        made = recipe(context, steps=30)
+        synthesizer = Synthesizer(context.teacher, made, torch.Generator().manual_seed(0))
+        batch = synthesizer.make_batch(60)
+        with torch.no_grad():
+            picked = context.teacher(batch.images).argmax(1)
+        assert float((picked == batch.labels).float().mean()) > 0.9, profile
