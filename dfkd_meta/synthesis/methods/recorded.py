@@ -52,7 +52,7 @@ class RecordedConfig(Config):
     batch_size: int = Field(250, ge=2)
     steps: int = Field(60, ge=0)
     student_steps: int = Field(80, ge=1)
-    warm_up: int = Field(4, ge=0)
+    warm_up: int = Field(1, ge=0)
     capacity: int = Field(60_000, ge=2)
     class_samples: int = Field(25, ge=2)
     learning_rate: float = Field(0.1, gt=0)
