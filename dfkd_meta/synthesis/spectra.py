@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -35,10 +36,11 @@ class Spectrum:
         another: the parameterization of Olah et al. 2017 (Feature Visualization), recorded instead
         of assumed.
         """
-        down, right = self._transforms()
+        down, right = self._transforms
         mixed = torch.einsum("hwab,nbhw->nahw", self.root, white)
         return self.mean[:, None, None] + down.T @ mixed @ right
 
+    @cached_property
     def _transforms(self) -> tuple[Tensor, Tensor]:
         height, width = self.root.shape[:2]
         device = self.root.device
