@@ -22,7 +22,7 @@ def test_a_run_from_a_toml_file(published: Callable[[str, str], Path], tmp_path:
     result = CliRunner().invoke(app, [*arguments, *config, "--set", "training.steps=5", "--json"])
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
-    assert facts["result"]["images"] == 500
+    assert facts["result"]["images"] == 200
     assert facts["config"]["training"]["batch_size"] == 64
 
 
