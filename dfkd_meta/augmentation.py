@@ -39,7 +39,12 @@ def roll_batch(images: Tensor, reach: int, generator: torch.Generator) -> Tensor
 
 
 def flip_some(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror each image `n c h w` with probability 1/2, left to right."""
+    """Mirror each image with probability 1/2, left to right.
+
+    images `n c h w`; other shapes are returned as they are.
+    """
+    if images.dim() != 4:
+        return images
     mirrored = torch.rand(len(images), generator=generator).to(images.device) < 0.5
     return torch.where(mirrored[:, None, None, None], images.flip(3), images)
 

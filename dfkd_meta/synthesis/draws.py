@@ -9,6 +9,7 @@ from dfkd_meta.sidecar import Sidecar
 from dfkd_meta.synthesis.gaussians import (
     ClassGaussians,
     ClassMixtures,
+    of_input,
     read_gaussians,
     read_mixtures,
 )
@@ -16,19 +17,16 @@ from dfkd_meta.synthesis.marginals import Marginals, read_marginals
 from dfkd_meta.synthesis.recipe import MethodContext
 from dfkd_meta.synthesis.sources.pixels import Start
 from dfkd_meta.synthesis.targets import Targets
-from dfkd_meta.teachers import valid_bounds
 
 SAMPLE = 4_000  # draws that tell which values draws have
 
 
 def read_draws(sidecar: Sidecar, device: torch.device) -> ClassMixtures | ClassGaussians | None:
     """The richest per-class distribution of the input that the publisher shipped, if any."""
-    at_input = [tap.id for tap in sidecar.manifest.taps if not tap.module and tap.side == "input"]
-    for tap in at_input:
-        for record in sidecar.find("mixture", tap=tap, scope="per_class", reduction="unit"):
-            return read_mixtures(sidecar, record, device)
-        for record in sidecar.find("covariance", tap=tap, scope="per_class", reduction="unit"):
-            return read_gaussians(sidecar, record, device, residual=False)
+    for record in of_input(sidecar, "mixture", scope="per_class", reduction="unit"):
+        return read_mixtures(sidecar, record, device)
+    for record in of_input(sidecar, "covariance", scope="per_class", reduction="unit"):
+        return read_gaussians(sidecar, record, device, residual=False)
     return None
 
 
@@ -38,7 +36,7 @@ def drawn_start(context: MethodContext, draws: ClassMixtures | ClassGaussians) -
     A draw of a Gaussian is blurred: where real digits are black or white it is gray. Giving each
     channel the values it has in the data (over all classes and places) undoes much of that.
     """
-    low, high = (bound.to(context.device) for bound in valid_bounds(context.teacher.inputs))
+    low, high = context.bounds
 
     def plain(targets: Targets, generator: torch.Generator) -> Tensor:
         drawn = draws.sample(targets.labels, generator).reshape(-1, *context.shape)

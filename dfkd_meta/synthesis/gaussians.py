@@ -95,6 +95,19 @@ def group_rows(classes: tuple[int, ...], labels: Tensor) -> Tensor:
     return table[labels]
 
 
+def of_input(
+    sidecar: Sidecar, kind: str, *, scope: str, reduction: str | None = None
+) -> list[StatisticRecord]:
+    """The records of a kind that describe the model's input itself."""
+    found = sidecar.find(kind, scope=scope, reduction=reduction)
+    taps = [sidecar.tap(record.taps[0]) for record in found]
+    return [
+        record
+        for record, tap in zip(found, taps, strict=True)
+        if not tap.module and tap.side == "input"
+    ]
+
+
 def read_tensor(
     sidecar: Sidecar, record: StatisticRecord, role: str, device: torch.device
 ) -> Tensor:

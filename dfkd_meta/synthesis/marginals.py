@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from dfkd_meta.sidecar import Sidecar
-from dfkd_meta.synthesis.gaussians import read_tensor
+from dfkd_meta.synthesis.gaussians import of_input, read_tensor
+from dfkd_meta.teachers.axes import is_image
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,12 @@ class Marginals:
 
 
 def read_marginals(sidecar: Sidecar, device: torch.device) -> Marginals | None:
-    """Those of the model's input over all classes; None when they are not recorded."""
-    for record in sidecar.find("quantiles", scope="global", reduction="channel"):
-        tap = sidecar.tap(record.taps[0])
-        if not tap.module and tap.side == "input" and tap.axes == ["c", "h", "w"]:
-            probability, value = (
-                read_tensor(sidecar, record, role, device) for role in ("probability", "value")
-            )
-            return Marginals(probability, value[0])
+    """Those of the model's input over all classes; None when it is no image or not recorded."""
+    if not is_image(sidecar.manifest.inputs):
+        return None
+    for record in of_input(sidecar, "quantiles", scope="global", reduction="channel"):
+        probability, value = (
+            read_tensor(sidecar, record, role, device) for role in ("probability", "value")
+        )
+        return Marginals(probability, value[0])
     return None

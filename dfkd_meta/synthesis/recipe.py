@@ -18,7 +18,7 @@ from dfkd_meta.sidecar import Sidecar
 from dfkd_meta.synthesis.sources.base import Source
 from dfkd_meta.synthesis.targets import TargetSampler
 from dfkd_meta.synthesis.terms.base import Term
-from dfkd_meta.teachers import Teacher
+from dfkd_meta.teachers import Teacher, valid_bounds
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,12 @@ class MethodContext:
     def shape(self) -> tuple[int, ...]:
         """Shape of one input."""
         return tuple(self.teacher.inputs.shape)
+
+    @property
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """Lowest and highest values that an input can take, on the device: see ``valid_bounds``."""
+        low, high = valid_bounds(self.teacher.inputs)
+        return low.to(self.device), high.to(self.device)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from dfkd_meta.sidecar import Sidecar
-from dfkd_meta.synthesis.gaussians import read_tensor
+from dfkd_meta.synthesis.gaussians import of_input, read_tensor
 from dfkd_meta.synthesis.marginals import Marginals, read_marginals
 from dfkd_meta.teachers import cosine_transform
+from dfkd_meta.teachers.axes import is_image
 
 SAMPLE = 2_000  # images that tell which values noise of a spectrum has
 FLOOR = 1e-4  # of the mean power: what a frequency without any is taken to have
@@ -88,13 +89,12 @@ def natural_images(
 
 def read_spectrum(sidecar: Sidecar, device: torch.device) -> Spectrum | None:
     """The spectrum of the model's input over all classes; None when it is no image or not there."""
-    shape = sidecar.manifest.inputs.shape
-    for record in sidecar.find("power_spectrum", scope="global"):
-        tap = sidecar.tap(record.taps[0])
-        if tap.module or tap.side != "input" or tap.axes != ["c", "h", "w"]:
-            continue
+    inputs = sidecar.manifest.inputs
+    if not is_image(inputs):
+        return None
+    for record in of_input(sidecar, "power_spectrum", scope="global"):
         mean, power = (read_tensor(sidecar, record, role, device)[0] for role in ("mean", "power"))
-        channels, height, width = shape
+        channels, height, width = inputs.shape
         power = power.double().view(height, width, channels, channels)
         floor = FLOOR * power.diagonal(dim1=2, dim2=3).mean().clamp_min(1e-12)
         root = torch.linalg.cholesky(power + floor * torch.eye(channels, device=device))

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from dfkd_meta.augmentation import shift_each
+from dfkd_meta.augmentation import flip_some, shift_each
 from dfkd_meta.config import Config
 from dfkd_meta.synthesis.methods.deep_inversion import (
     STATISTICS,
@@ -68,10 +68,7 @@ def shift_and_flip(context: MethodContext, config: PoolConfig) -> Augment:
 
     def augment(images: Tensor, generator: torch.Generator) -> Tensor:
         images = shift_each(images, reach, generator)
-        if not config.flip or images.dim() != 4:
-            return images
-        mirror = torch.rand(len(images), 1, 1, 1, generator=generator).to(images.device) < 0.5
-        return torch.where(mirror, images.flip(3), images)
+        return flip_some(images, generator) if config.flip else images
 
     return augment
 

@@ -11,7 +11,6 @@ from dfkd_meta.synthesis.recipe import MethodContext, Query, Recipe, Weighted, m
 from dfkd_meta.synthesis.sources.pixels import PixelSource, gaussian_start
 from dfkd_meta.synthesis.targets import TargetSampler
 from dfkd_meta.synthesis.terms.features import FeatureTarget
-from dfkd_meta.teachers import valid_bounds
 
 TOP = Query("soft_targets", scope="per_class", role="logit_cholesky")
 
@@ -44,10 +43,9 @@ def lopes_source(context: MethodContext, config: LopesConfig) -> PixelSource:
     start = gaussian_start(
         context.shape, context.device, mean=(raw_mean - mean) / std, std=raw_std / std
     )
-    lowest, highest = (bound.to(context.device) for bound in valid_bounds(inputs))
     return PixelSource(
         start,
-        bounds=(lowest, highest) if config.clip else None,
+        bounds=context.bounds if config.clip else None,
         learning_rate=config.learning_rate,
     )
 

@@ -20,7 +20,7 @@ from dfkd_meta.synthesis.terms.adversarial import AgreementDivergence
 from dfkd_meta.synthesis.terms.features import FeatureTarget
 from dfkd_meta.synthesis.terms.labels import CrossEntropy
 from dfkd_meta.synthesis.terms.moments import RecordedMoments, StandardizedMoments
-from dfkd_meta.teachers import last_hidden_tap, valid_bounds
+from dfkd_meta.teachers import last_hidden_tap
 
 PROBE_SIZE = 500  # draws shown to the teacher before trusting them: a standard error under 1.4 %
 
@@ -135,18 +135,17 @@ def _refined(context: MethodContext, config: RecordedConfig) -> Recipe:
 
 def _free_inputs(context: MethodContext, config: RecordedConfig) -> PixelSource:
     """Inputs as parameters, in the coordinates of their recorded spectrum if there is one."""
-    low, high = (bound.to(context.device) for bound in valid_bounds(context.teacher.inputs))
     white = white_start(context.shape, context.device, config.contrast)
 
     def sample(count: int) -> torch.Tensor:
         labels = torch.zeros(count, dtype=torch.int64, device=context.device)
         return white(Targets(labels), torch.Generator().manual_seed(0))
 
-    render = natural_images(context.sidecar, (low, high), sample)
+    render = natural_images(context.sidecar, context.bounds, sample)
     start, bounds = white, None
     if render is None:
         start = gaussian_start(context.shape, context.device, std=config.start_std, vary=True)
-        bounds = low, high
+        bounds = context.bounds
     return PixelSource(start, bounds, config.learning_rate, render=render, decay_over=config.steps)
 
 

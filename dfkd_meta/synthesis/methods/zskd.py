@@ -14,7 +14,6 @@ from dfkd_meta.synthesis.recipe import MethodContext, Query, Recipe, Weighted, m
 from dfkd_meta.synthesis.sources.pixels import PixelSource, gaussian_start
 from dfkd_meta.synthesis.targets import DirichletLabels, TargetSampler
 from dfkd_meta.synthesis.terms.labels import SoftCrossEntropy
-from dfkd_meta.teachers import valid_bounds
 
 LEAST_ALPHA = 1e-4  # the published code's: a Dirichlet needs positive concentrations
 
@@ -47,10 +46,9 @@ def free_pixels(context: MethodContext, learning_rate: float) -> PixelSource:
     The papers start from noise uniform over the range, which on digits, mostly background, is far
     from any of them: 69 % against 87 % for ZSKD on LeNet-5, at equal and few steps.
     """
-    low, high = valid_bounds(context.teacher.inputs)
     return PixelSource(
         gaussian_start(context.shape, context.device, vary=True),
-        bounds=(low.to(context.device), high.to(context.device)),
+        bounds=context.bounds,
         learning_rate=learning_rate,
     )
 
