@@ -31,6 +31,8 @@ def command(
 ) -> None:
     """Run every method of a grid that has no result yet, and write table.md and table.csv.
 
+    With `curve` in the grid also curves.csv: accuracies on the way.
+
     The command can be stopped at any time; given again, it goes on where it stopped.
 
     Example: dfkd-meta bench examples/bench/quick.toml --out bench
@@ -71,13 +73,15 @@ def _report(bench: Bench, *, as_json: bool) -> None:
     from dfkd_meta.bench.journal import write_whole
     from dfkd_meta.bench.markdown import as_markdown
     from dfkd_meta.bench.run import results
-    from dfkd_meta.bench.table import as_csv, sections_of
+    from dfkd_meta.bench.table import as_csv, curves_as_csv, sections_of
 
     found = results(bench)
     sections = sections_of(bench.grid, found)
     text = as_markdown(bench.grid.title, sections)
     write_whole(bench.out / "table.md", text)
     write_whole(bench.out / "table.csv", as_csv(sections))
+    if curves := curves_as_csv(sections):
+        write_whole(bench.out / "curves.csv", curves)
     bench.progress.step(f"wrote {bench.out / 'table.md'} and table.csv")
     if as_json:
         print_json([record for _, record in found if record is not None])

@@ -105,11 +105,14 @@ class Grid(Config):
 
     A run is told: defaults, then its row's settings, its budget's, and the overrides that match.
     ``threads`` is per run; left out, the cores are shared out evenly among the runs under way.
+    ``curve`` is how often a student is measured on the way (0: only at the end); results that are
+    there already stay as they are.
     """
 
     title: str = "Benchmark"
     seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
     threads: PositiveInt | None = None
+    curve: int = Field(0, ge=0, le=1_000)
     students: Labels = Field(["half"])
     profiles: Labels = Field(["full"])
     defaults: Settings = Settings()

@@ -82,7 +82,7 @@ def _machines(sections: Sequence[Section]) -> list[str]:
 def _section(section: Section, sources: _Sources) -> str:
     lines = [line for line in section.lines if line.records or line.reasons]
     pending = [f"`{line.label}`" for line in section.lines if line not in lines]
-    on_gpu = any(r["machine"]["device"] == "cuda" for line in lines for r in line.records)
+    on_gpu = any(line.device == "cuda" for line in lines)
     facts = {line.label: (section.published(line), section.code(line)) for line in lines}
     seconds = "GPU s" if on_gpu else "CPU s"
     columns = ["method", "accuracy %", "n", seconds, "images", "steps", "peak MB"]
@@ -105,6 +105,7 @@ def _section(section: Section, sources: _Sources) -> str:
         rows.append([*_numbers(line, "seconds" if on_gpu else "cpu_seconds"), *cited])
     text = [f"## {section.teacher} -> {section.student}", "", _circumstances(section), ""]
     text += [*_table(columns, rows), "", *_remarks(lines)]
+    text += _curves(lines)
     if pending:
         text += [textwrap.fill("Not run: " + ", ".join(pending) + ".", 100), ""]
     return "\n".join(text)
@@ -171,6 +172,18 @@ def _remarks(lines: Sequence[Line]) -> list[str]:
                 said.setdefault(text, []).append(f"`{line.label}`")
     remarks = [f"* {', '.join(labels)}: {text}" for text, labels in said.items()]
     return [*remarks, ""] if remarks else []
+
+
+def _curves(lines: Sequence[Line]) -> list[str]:
+    """Accuracy over time; nothing where nobody looked on the way."""
+    curves = {line.label: line.curve for line in lines if line.curve}
+    if not curves:
+        return []
+    text = ["Accuracy % on the way (after so many seconds):", ""]
+    for label, points in curves.items():
+        seen = ", ".join(f"{100 * value:.1f} ({seconds:,.0f} s)" for seconds, value in points)
+        text.append(textwrap.fill(f"* `{label}`: {seen}.", 100, subsequent_indent="  "))
+    return [*text, ""]
 
 
 def _notes(line: Line) -> list[str]:

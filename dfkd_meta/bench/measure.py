@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from dfkd_meta.batches import SyntheticBatch
+from dfkd_meta.bench.curve import Curve
 from dfkd_meta.bench.journal import write_whole
 from dfkd_meta.bench.tasks import CellTask
 from dfkd_meta.consumer.budget import plan_budget
@@ -32,7 +33,8 @@ AGREEMENT_IMAGES = 10_000
 def run_cell(task: CellTask, device: torch.device) -> dict[str, Any]:
     """Distill one student and measure it once, after its last step. Raises as ``run_method`` does.
 
-    The facts are those of the journal. Peak memory is taken before the evaluation.
+    The facts are those of the journal. Peak memory is taken before the evaluation (it includes the
+    looks at the student on the way, where ``curve`` asks for some).
     """
     folder = Path(task.teacher)
     sidecar = read_sidecar(folder)
@@ -41,12 +43,15 @@ def run_cell(task: CellTask, device: torch.device) -> dict[str, Any]:
     config, planning = _planned(task, teacher, sidecar, device)
     # Named after the manifest: a checkpoint of a teacher that was made again since is left alone.
     checkpoint = Path(task.place) / f"{digest[:16]}.checkpoint"
-    outcome = run_method(teacher, sidecar, config, device, checkpoint=checkpoint, resume=True)
+    test = open_data(task.test, split="test")
+    curve = Curve(task.curve, Path(task.place) / "curve.json", test, teacher.inputs)
+    outcome = run_method(
+        teacher, sidecar, config, device, checkpoint=checkpoint, resume=True, watch=curve
+    )
     memory = {"peak_memory_mb": peak_memory_mb()}
     if device.type == "cuda":
         memory["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
     module = outcome.student.module
-    test = open_data(task.test, split="test")
     manifest = sidecar.manifest
     return {
         "teacher": {
@@ -72,6 +77,7 @@ def run_cell(task: CellTask, device: torch.device) -> dict[str, Any]:
             "agreement_on_inputs": _agreement(outcome.pool, teacher, module),
             "images": outcome.images,
             "student_steps": outcome.student_steps,
+            "curve": curve.found,
             "seconds": outcome.seconds,
             "cpu_seconds": outcome.cpu_seconds,
             "planning_cpu_seconds": planning,

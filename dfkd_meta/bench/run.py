@@ -168,6 +168,7 @@ def _task(bench: Bench, job: Job, threads: int) -> CellTask:
         place=str(job.place),
         cpu_seconds=run.budget.cpu_seconds if timed(run) else None,
         share=run.budget.share,
+        curve=bench.grid.curve,
         device=bench.device,
         threads=threads,
     )

@@ -38,6 +38,21 @@ class Line:
         """One number of every finished run that has it, e.g. ``values("result", "accuracy")``."""
         return [value for record in self.records if (value := _at(record, path)) is not None]
 
+    @property
+    def curve(self) -> list[tuple[float, float]]:
+        """Mean seconds (CPU time, or GPU wall time) and mean accuracy at each look on the way."""
+        curves = [found for r in self.records if (found := _at(r, ("result", "curve")))]
+        clock = {"cuda": "seconds"}.get(self.device or "", "cpu_seconds")
+        return [
+            (mean(point[clock] for point in points), mean(point["accuracy"] for point in points))
+            for points in zip(*curves, strict=False)
+        ]
+
+    @property
+    def device(self) -> str | None:
+        """Where the runs took place: cpu or cuda; None while none is finished."""
+        return self.records[0]["machine"]["device"] if self.records else None
+
     def total(self, name: str) -> list[float]:
         """Synthesis and training together of every finished run; ``name`` is a kind of seconds."""
         return [sum(record["result"][name].values()) for record in self.records]
@@ -143,11 +158,29 @@ def as_csv(sections: Sequence[Section]) -> str:
     return text.getvalue()
 
 
+CURVE_COLUMNS = (*AXES, "method", "seed", "steps", "cpu_seconds", "seconds", "accuracy")
+
+
+def curves_as_csv(sections: Sequence[Section]) -> str:
+    """Every look at a student on its way; empty without any."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, CURVE_COLUMNS, lineterminator="\n")
+    for section in sections:
+        for line in section.lines:
+            for record in line.records:
+                seed = record["cell"]["seed"]
+                names = {axis: getattr(section, axis) for axis in AXES}
+                for point in _at(record, ("result", "curve")) or ():
+                    if not text.tell():
+                        writer.writeheader()
+                    writer.writerow({**names, "method": line.label, "seed": seed, **point})
+    return text.getvalue()
+
+
 def _csv_row(section: Section, line: Line) -> dict[str, Any]:
     scores = line.values("result", "accuracy")
     published = [fact for fact in section.published(line) if section.own(fact)]
     record = section.record
-    first = line.records[0] if line.records else None
     means = {
         "cpu_seconds": line.total("cpu_seconds"),
         "cpu_seconds_synthesis": line.values("result", "cpu_seconds", "synthesis"),
@@ -172,7 +205,7 @@ def _csv_row(section: Section, line: Line) -> dict[str, Any]:
         "accuracy_highest": max(scores, default=None),
         "accuracy_std": stdev(scores) if len(scores) > 1 else None,
         **{name: round(mean(found), 4) if found else None for name, found in means.items()},
-        "device": first and first["machine"]["device"],
+        "device": line.device,
         "published": "; ".join(f"{fact.accuracy:.2f}" for fact in published),
         "published_source": "; ".join(fact.citation for fact in published),
         "reason": "; ".join(line.reasons),

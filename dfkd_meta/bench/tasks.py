@@ -28,7 +28,8 @@ class CellTask(Config):
     """Run one cell: texts in ``config`` and ``test`` are those of this machine.
 
     ``teacher`` is the folder with teacher and sidecar, ``place`` the folder of the run (its
-    checkpoint, its plan), ``cpu_seconds`` its budget if it has one.
+    checkpoint, its plan), ``cpu_seconds`` its budget if it has one, ``curve`` how
+    often the student is measured on the way.
     """
 
     kind: Literal["cell"] = "cell"
@@ -39,6 +40,7 @@ class CellTask(Config):
     place: str
     cpu_seconds: float | None = None
     share: float = 0.5
+    curve: int = 0
     device: str
     threads: int
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,11 +60,13 @@ def run_method(
     checkpoint: Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    watch: Callable[[Distillation], None] | None = None,
 ) -> Outcome:
     """Make inputs by ``config.method`` and train a student on them.
 
     With ``checkpoint`` (a file) the run is saved about twice a minute; with ``resume`` it goes on
     from there, if the file exists, to the same student bit for bit. The file is removed at the end.
+    ``watch`` is shown the run wherever it can be saved, and must leave it as it is.
     Raises MethodError, UsageError (also for a checkpoint of other settings), TeacherError.
     """
     check_student(teacher, config)
@@ -79,6 +81,8 @@ def run_method(
         )
     for _ in run.advance(progress):
         saved.keep()
+        if watch is not None:
+            watch(run)
     outcome = run.outcome()
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from dfkd_meta.bench.cells import Run, runs_of
 from dfkd_meta.bench.grid import Grid, read_grid
 from dfkd_meta.bench.journal import Record
 from dfkd_meta.bench.markdown import as_markdown
-from dfkd_meta.bench.table import as_csv, sections_of
+from dfkd_meta.bench.table import as_csv, curves_as_csv, sections_of
 from tests.bench.conftest import facts
 from tests.support.golden import check_golden
 
@@ -133,3 +133,20 @@ def test_on_a_gpu_its_seconds_are_shown(grid: Grid) -> None:
     assert "| CPU s |" not in text
     assert "NVIDIA H200." in text
     assert "wall time" in text
+
+
+def test_accuracy_on_the_way_is_a_mean_over_seeds(grid: Grid) -> None:
+    assert curves_as_csv(sections_of(grid, results_of(grid))) == ""
+    found = results_of(grid)
+    for run, record in found:
+        if record and run.cell.method == "recorded" and record["status"] == "done":
+            seed = run.cell.seed
+            record["result"]["curve"] = [
+                {"steps": 5, "cpu_seconds": 10 + seed, "seconds": 20.0, "accuracy": 0.5},
+                {"steps": 10, "cpu_seconds": 20.0, "seconds": 40.0, "accuracy": 0.9 + seed / 100},
+            ]
+    sections = sections_of(grid, found)
+    assert "* `recorded`: 50.0 (11 s), 91.0 (20 s)." in as_markdown(grid.title, sections)
+    rows = list(csv.DictReader(io.StringIO(curves_as_csv(sections))))
+    assert {row["method"] for row in rows} == {"recorded"}
+    assert [row["accuracy"] for row in rows[:4]] == ["0.5", "0.9", "0.5", "0.91"]
