@@ -100,8 +100,17 @@ class TeacherEntry(Config):
     profiles: Labels | None = None
 
 
+class Variant(Config):
+    """A profile with some of its records: ``leave_out`` and ``only`` as for ``export``."""
+
+    profile: Profile
+    leave_out: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+
+
 class Grid(Config):
-    """The whole file. ``defaults`` are settings that every run starts from.
+    """The whole file. ``defaults`` are settings that every run starts from, ``variants`` are names
+    that may stand among ``profiles`` of teachers made here.
 
     A run is told: defaults, then its row's settings, its budget's, and the overrides that match.
     ``threads`` is per run; left out, the cores are shared out evenly among the runs under way.
@@ -115,6 +124,7 @@ class Grid(Config):
     curve: int = Field(0, ge=0, le=1_000)
     students: Labels = Field(["half"])
     profiles: Labels = Field(["full"])
+    variants: dict[Label, Variant] = Field(default_factory=dict)
     defaults: Settings = Settings()
     budgets: dict[Label, Budget] = Field({"default": Budget()}, min_length=1)
     teachers: Annotated[dict[Label, TeacherEntry], Field(min_length=1)]
@@ -151,6 +161,11 @@ def train_config(name: str, entry: TeacherEntry) -> TrainConfig:
         raise
 
 
+def variant_of(grid: Grid, profile: str) -> Variant:
+    """What the name of a profile or variant stands for. Raises ValidationError for another name."""
+    return grid.variants.get(profile) or Variant.model_validate({"profile": profile})
+
+
 def profiles_of(grid: Grid, teacher: str) -> list[str]:
     """The sidecar profiles that ``teacher`` is tried with."""
     entry = grid.teachers[teacher]
@@ -163,6 +178,9 @@ def profiles_of(grid: Grid, teacher: str) -> list[str]:
 
 def _check(grid: Grid) -> None:
     """What needs two keys at once. Raises UsageError."""
+    for name in grid.variants:
+        if name in get_args(Profile):
+            raise UsageError(f"variants.{name}: a profile has that name already")
     for name, teacher in grid.teachers.items():
         _check_teacher(name, teacher, grid)
     for name, budget in grid.budgets.items():
@@ -201,7 +219,7 @@ def _check_teacher(name: str, entry: TeacherEntry, grid: Grid) -> None:
     if entry.train is not None:
         train_config(name, entry)
     if entry.model is not None:
-        _known(f"{key}.profiles", profiles_of(grid, name), list(get_args(Profile)))
+        _known(f"{key}.profiles", profiles_of(grid, name), [*get_args(Profile), *grid.variants])
     if not profiles_of(grid, name):
         raise UsageError(f"{key}.profiles: none of them is published")
 

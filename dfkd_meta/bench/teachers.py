@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from dfkd_meta.bench.cells import digest_of
-from dfkd_meta.bench.grid import Grid, TeacherEntry, train_config
+from dfkd_meta.bench.grid import Grid, TeacherEntry, train_config, variant_of
 from dfkd_meta.bench.journal import write_whole
 from dfkd_meta.bench.places import Places
 from dfkd_meta.data import open_data
@@ -93,7 +93,7 @@ class Teachers:
         self, name: str, profile: str, folder: Path, device: torch.device, progress: Progress
     ) -> None:
         entry = self.grid.teachers[name]
-        settings = entry.export.model_copy(update={"profile": profile})
+        settings = entry.export.model_copy(update=dict(variant_of(self.grid, profile)))
         model = str(self.places.expand(entry.model, "model"))
         weights = self.places.expand(entry.weights, "weights")
         if entry.train is not None:
@@ -137,7 +137,8 @@ class Teachers:
         if entry.weights is not None:
             weights = Path(self.places.expand(entry.weights, "weights"))
             decisive["weights"] = sha256_file(weights) if weights.is_file() else str(weights)
-        return digest_of({"entry": decisive, "profile": profile, "by": _package()})
+        which = profile if entry.published else variant_of(self.grid, profile).model_dump()
+        return digest_of({"entry": decisive, "profile": which, "by": _package()})
 
     def _stamp(self, name: str, profile: str) -> Path:
         return self.out / "teachers" / f"{name}-{profile}.json"

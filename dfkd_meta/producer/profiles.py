@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from pydantic import Field
 from torch import nn
 
 from dfkd_meta.config import Config
-from dfkd_meta.errors import TeacherError
+from dfkd_meta.errors import TeacherError, UsageError
 from dfkd_meta.sidecar import StatisticRecord, Tap
 from dfkd_meta.sidecar.checks.evidence import frequencies_at
 from dfkd_meta.sidecar.checks.profiles import broken_promises
@@ -34,7 +35,8 @@ class ExportConfig(Config):
     """What is computed and published; every size that bounds it has a name here.
 
     ``per_class=false`` releases global statistics only. ``records`` are taken besides those of the
-    profile. Caps are features per sample: above ``standard_unit_cap`` and ``full_unit_cap`` no
+    profile; ``leave_out`` and ``only`` are patterns of record ids, such as ``quantiles/*``: what
+    matches the first, or none of the second, is not taken. Caps are features per sample: above ``standard_unit_cap`` and ``full_unit_cap`` no
     unit-wise record is taken in that profile, above ``cholesky_cap`` a hidden covariance is of rank
     ``hidden_rank``, above ``hidden_covariance_cap`` there is none, above ``input_cap`` the input
     has none. ``value_cap`` bounds the numbers in one tensor: a larger Cholesky factor becomes a
@@ -53,6 +55,8 @@ class ExportConfig(Config):
     temperature: float = Field(8.0, gt=0)
     min_count: int = Field(MIN_COUNT, ge=1)
     records: tuple[RecordRequest, ...] = ()
+    leave_out: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
 
     input_rank: int = Field(40, ge=1)
     hidden_rank: int = Field(20, ge=1)
@@ -84,7 +88,8 @@ def plan(
 ) -> list[RecordRequest]:
     """The records of the profile and of ``config.records``, none twice.
 
-    Without labels every record is global. Taps that hold the very same tensor (a convolution's
+    Without labels every record is global. Raises UsageError when a pattern of ``leave_out`` or
+    ``only`` matches none of them, or nothing is left. Taps that hold the very same tensor (a convolution's
     output and the input of the BatchNorm after it) count once, except for ``batchnorm`` itself.
     """
     planner = _Planner(config, teacher, taps, labeled=labeled)
@@ -93,7 +98,27 @@ def plan(
         requests += planner.standard()
     if config.profile == "full":
         requests += planner.full()
-    return list({request.id: request for request in [*requests, *config.records]}.values())
+    planned = {request.id: request for request in [*requests, *config.records]}
+    left_out = _matching("leave_out", config.leave_out, planned)
+    kept = _matching("only", config.only, planned) if config.only else set(planned)
+    chosen = [request for name, request in planned.items() if name in kept - left_out]
+    if not chosen:
+        raise UsageError("leave_out and only leave no record to take")
+    return chosen
+
+
+def _matching(key: str, patterns: Sequence[str], planned: Collection[str]) -> set[str]:
+    """The ids that match any of the patterns. Raises UsageError for one that matches none."""
+    found: set[str] = set()
+    for pattern in patterns:
+        matched = fnmatch.filter(planned, pattern)
+        if not matched:
+            raise UsageError(
+                f"{key}: no record of this export matches {pattern!r}",
+                hint="ids: " + ", ".join(sorted(planned)),
+            )
+        found.update(matched)
+    return found
 
 
 def honest_profile(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ def record_of(run: Run, **more: Any) -> Record:
     record["result"]["cpu_seconds"] = {"synthesis": 100.0 + seed, "training": 378.5}
     record["notes"] = [f"batch {n}: restarted" for n in range(seed + 3)] if seed else []
     sidecar = {"bytes": 4_812_136 if run.cell.teacher == "lenet5" else 16_384}
-    return {**record, "status": "done", "sidecar": sidecar, **more}
+    cell = asdict(run.cell)
+    return {**record, "status": "done", "cell": cell, "sidecar": sidecar, **more}
 
 
 def results_of(grid: Grid) -> list[tuple[Run, Record | None]]:

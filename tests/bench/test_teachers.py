@@ -12,6 +12,7 @@ from dfkd_meta.bench.grid import read_grid
 from dfkd_meta.bench.places import Places
 from dfkd_meta.bench.run import Bench
 from dfkd_meta.bench.teachers import Teachers, sidecar_digest
+from dfkd_meta.errors import UsageError
 from dfkd_meta.progress import Silent
 from dfkd_meta.sidecar import read_sidecar
 from tests.support.small_recipes import write_blobs
@@ -100,6 +101,20 @@ def test_other_weights_make_another_teacher(tmp_path: Path) -> None:
     assert teachers.find("own", "minimal") is not None
     (tmp_path / "w.safetensors").write_bytes(b"others")
     assert teachers.find("own", "minimal") is None
+
+
+def test_a_variant_is_a_profile_without_some_records(tmp_path: Path) -> None:
+    variant = '[variants.bare]\nprofile = "minimal"\nleave_out = ["quantiles/*"]\n'
+    teachers = shelf(MADE + variant, tmp_path)
+    make(teachers, "bare")
+    folder = tmp_path / "out" / "teachers" / "own-bare"
+    kinds = {record.kind for record in read_sidecar(folder).manifest.statistics}
+    assert "power_spectrum" in kinds
+    assert "quantiles" not in kinds
+    assert shelf(MADE + variant.replace("quant", "power_s"), tmp_path).find("own", "bare") is None
+    assert shelf(MADE + variant.replace("bare", "other"), tmp_path).find("own", "other") is None
+    with pytest.raises(UsageError, match="a profile has that name"):
+        shelf(MADE + variant.replace("bare", "full"), tmp_path)
 
 
 def test_a_changed_sidecar_is_noticed(bench: Bench, tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from dfkd_meta.errors import UsageError
 from dfkd_meta.producer.profiles import ExportConfig, distinct_taps, honest_profile, plan
 from dfkd_meta.sidecar import StatisticRecord
 from dfkd_meta.statistics import RecordRequest
@@ -247,6 +249,28 @@ def test_records_of_ones_own() -> None:
     assert len(found) == 7
     config = ExportConfig.model_validate({"records": [own]})
     assert config.records == (RecordRequest("moments", ("conv:output",), "pooled"),)
+
+
+def test_records_are_left_out_by_the_names_they_have() -> None:
+    t = teacher()
+    everything = ids(t, "minimal")
+    left = ids(t, "minimal", leave_out=["power_spectrum/*", "dropout"])
+    assert left == [name for name in everything if name not in {everything[3], everything[4]}]
+    assert ids(t, "minimal", only=["*/input/*"]) == everything[4:]
+    assert ids(t, "minimal", only=["*/input/*"], leave_out=["quantiles/*"]) == [everything[4]]
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ({"leave_out": ["mixture/*"]}, "leave_out: no record of this export matches 'mixture/"),
+        ({"only": ["dropout", "Dropout"]}, "only: no record of this export matches 'Dropout'"),
+        ({"leave_out": ["*"]}, "no record to take"),
+    ],
+)
+def test_leaving_out_what_is_not_there_is_refused(own: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(said)):
+        ids(teacher(), "minimal", **own)
 
 
 def test_planning_leaves_the_random_state_alone() -> None:
