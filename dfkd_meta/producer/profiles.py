@@ -36,11 +36,12 @@ class ExportConfig(Config):
 
     ``per_class=false`` releases global statistics only. ``records`` are taken besides those of the
     profile; ``leave_out`` and ``only`` are patterns of record ids, such as ``quantiles/*``: what
-    matches the first, or none of the second, is not taken. Caps are features per sample: above ``standard_unit_cap`` and ``full_unit_cap`` no
-    unit-wise record is taken in that profile, above ``cholesky_cap`` a hidden covariance is of rank
-    ``hidden_rank``, above ``hidden_covariance_cap`` there is none, above ``input_cap`` the input
-    has none. ``value_cap`` bounds the numbers in one tensor: a larger Cholesky factor becomes a
-    factor of rank ``input_rank``, or is left out of the soft targets.
+    matches the first, or none of the second, is not taken. Caps are features per sample: above
+    ``standard_unit_cap`` and ``full_unit_cap`` no unit-wise record is taken in that profile, above
+    ``cholesky_cap`` a hidden covariance is of rank ``hidden_rank``, above ``hidden_covariance_cap``
+    there is none, above ``input_cap`` the input has none. ``value_cap`` bounds the numbers in one
+    tensor: a larger Cholesky factor becomes a factor of rank ``input_rank``, or is left out of the
+    soft targets.
 
     A spectrum keeps ``kept_fraction`` of its coefficients, but no more than leave ``spectrum_cap``
     numbers in all bases together (none, if that is too few for one); a graph of more than
@@ -89,8 +90,9 @@ def plan(
     """The records of the profile and of ``config.records``, none twice.
 
     Without labels every record is global. Raises UsageError when a pattern of ``leave_out`` or
-    ``only`` matches none of them, or nothing is left. Taps that hold the very same tensor (a convolution's
-    output and the input of the BatchNorm after it) count once, except for ``batchnorm`` itself.
+    ``only`` matches none of them, or nothing is left. Taps that hold the very same tensor (a
+    convolution's output and the input of the BatchNorm after it) count once, except for
+    ``batchnorm`` itself.
     """
     planner = _Planner(config, teacher, taps, labeled=labeled)
     requests = [*planner.minimal()]
