@@ -30,18 +30,24 @@ def read_draws(sidecar: Sidecar, device: torch.device) -> ClassMixtures | ClassG
     return None
 
 
+def plain_draws(context: MethodContext, draws: ClassMixtures | ClassGaussians) -> Start:
+    """Draws within the range of inputs."""
+    low, high = context.bounds
+
+    def start(targets: Targets, generator: torch.Generator) -> Tensor:
+        drawn = draws.sample(targets.labels, generator).reshape(-1, *context.shape)
+        return drawn.clamp(low, high)
+
+    return start
+
+
 def drawn_start(context: MethodContext, draws: ClassMixtures | ClassGaussians) -> Start:
     """Draws within the range of inputs, with the recorded marginals where there are any.
 
     A draw of a Gaussian is blurred: where real digits are black or white it is gray. Giving each
     channel the values it has in the data (over all classes and places) undoes much of that.
     """
-    low, high = context.bounds
-
-    def plain(targets: Targets, generator: torch.Generator) -> Tensor:
-        drawn = draws.sample(targets.labels, generator).reshape(-1, *context.shape)
-        return drawn.clamp(low, high)
-
+    plain = plain_draws(context, draws)
     wanted = read_marginals(context.sidecar, context.device)
     if wanted is None:
         return plain

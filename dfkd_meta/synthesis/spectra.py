@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from dfkd_meta.sidecar import Sidecar
+from dfkd_meta.synthesis.draws import plain_draws, read_draws
 from dfkd_meta.synthesis.gaussians import of_input, read_tensor
 from dfkd_meta.synthesis.marginals import Marginals, read_marginals
+from dfkd_meta.synthesis.recipe import MethodContext
+from dfkd_meta.synthesis.sources.pixels import Render, Rendering, Start
+from dfkd_meta.synthesis.targets import Targets
 from dfkd_meta.teachers import cosine_transform
 from dfkd_meta.teachers.axes import is_image
 
 SAMPLE = 2_000  # images that tell which values noise of a spectrum has
+LEEWAY = 0.2  # what noise adds, of a unit, even to coordinates that draws know all about
 FLOOR = 1e-4  # of the mean power: what a frequency without any is taken to have
 
 
@@ -40,6 +45,13 @@ class Spectrum:
         down, right = self._transforms
         mixed = torch.einsum("hwab,nbhw->nahw", self.root, white)
         return self.mean[:, None, None] + down.T @ mixed @ right
+
+    def coordinates(self, images: Tensor) -> Tensor:
+        """What ``images`` makes these images `n c h w` of."""
+        down, right = self._transforms
+        mixed = (down @ (images - self.mean[:, None, None]) @ right.T).permute(2, 3, 1, 0)
+        found: Tensor = torch.linalg.solve_triangular(self.root, mixed, upper=False)
+        return found.permute(3, 2, 0, 1)
 
     @cached_property
     def _transforms(self) -> tuple[Tensor, Tensor]:
@@ -72,19 +84,67 @@ class NaturalImages:
         return turned.clamp(*self.bounds) + (plain - plain.detach())
 
 
-def natural_images(
-    sidecar: Sidecar, bounds: tuple[Tensor, Tensor], start: Callable[[int], Tensor]
-) -> NaturalImages | None:
-    """The renderer that a sidecar allows; None without a power spectrum of the input.
+@dataclass(frozen=True)
+class DrawnCoordinates:
+    """Draws from records of the input in coordinates of its spectrum, and what they leave open.
 
-    ``start`` makes that many coordinates as synthesis starts from, to see what values they have.
+    Class-wise records of low rank say how the large shapes of an image lie and nothing of the rest.
+    ``spread``, float32 `c h w`, is the root of the power that draws lack: noise of that strength
+    completes them.
     """
-    device = bounds[0].device
-    spectrum, wanted = read_spectrum(sidecar, device), read_marginals(sidecar, device)
-    if spectrum is None or wanted is None:
-        return None if spectrum is None else NaturalImages(spectrum, bounds)
-    own = Marginals.of(spectrum.images(start(SAMPLE)), wanted.probability)
-    return NaturalImages(spectrum, bounds, own, wanted)
+
+    spectrum: Spectrum
+    draw: Callable[[Targets, torch.Generator], Tensor]
+    spread: Tensor
+
+    @classmethod
+    def of(
+        cls, spectrum: Spectrum, draw: Callable[[Targets, torch.Generator], Tensor], sample: Targets
+    ) -> DrawnCoordinates:
+        """``draw`` makes images `n c h w`; what it draws for ``sample`` tells what it leaves."""
+        drawn = spectrum.coordinates(draw(sample, torch.Generator().manual_seed(0)))
+        spread = (1 - drawn.square().mean(0)).clamp_min(LEEWAY**2).sqrt()
+        return cls(spectrum, draw, spread)
+
+    def __call__(self, targets: Targets, generator: torch.Generator) -> Render:
+        """Makes of white noise `n c h w` coordinates of completed draws."""
+        drawn = self.spectrum.coordinates(self.draw(targets, generator))
+        return lambda white: drawn + self.spread * white
+
+
+def natural_images(context: MethodContext, white: Start) -> Rendering | None:
+    """How a sidecar lets white noise be rendered; None without a power spectrum of the input.
+
+    Where the publisher shipped class-wise records of the input, noise completes draws from them.
+    """
+    spectrum = read_spectrum(context.sidecar, context.device)
+    if spectrum is None:
+        return None
+    labels = torch.arange(SAMPLE, device=context.device) % context.teacher.outputs.num_classes
+    sample = Targets(labels)
+    draws = read_draws(context.sidecar, context.device)
+    drawn = None
+    if draws is not None:
+        plain = plain_draws(context, draws)
+        drawn = DrawnCoordinates.of(spectrum, plain, sample)
+
+    def coordinates(targets: Targets, generator: torch.Generator) -> Render:
+        return (lambda noise: noise) if drawn is None else drawn(targets, generator)
+
+    images = NaturalImages(spectrum, context.bounds)
+    wanted = read_marginals(context.sidecar, context.device)
+    if wanted is not None:
+        generator = torch.Generator().manual_seed(0)
+        noise = white(sample, generator)
+        found = spectrum.images(coordinates(sample, generator)(noise))
+        own = Marginals.of(found, wanted.probability)
+        images = replace(images, own=own, wanted=wanted)
+
+    def rendering(targets: Targets, generator: torch.Generator) -> Render:
+        place = coordinates(targets, generator)
+        return lambda noise: images(place(noise))
+
+    return rendering
 
 
 def read_spectrum(sidecar: Sidecar, device: torch.device) -> Spectrum | None:

@@ -88,7 +88,7 @@ def test_every_profile_is_used(
     context = context_of(published(architecture, profile))
     made = recipe(context)
     assert weighed(made) == terms
-    assert made.source.render is not None  # type: ignore[attr-defined]
+    assert made.source.rendering is not None  # type: ignore[attr-defined]
 
 
 def test_what_little_there_is_is_enough(published: Published) -> None:
@@ -96,7 +96,7 @@ def test_what_little_there_is_is_enough(published: Published) -> None:
     keep(context.sidecar, "batchnorm")
     made = recipe(context)
     assert weighed(made) == {"labels", "overall"}
-    assert made.source.render is None  # type: ignore[attr-defined]
+    assert made.source.rendering is None  # type: ignore[attr-defined]
     keep(context.sidecar)
     with pytest.raises(MethodError, match="needs what this sidecar does not hold"):
         recipe(context)

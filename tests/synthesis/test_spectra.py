@@ -10,10 +10,18 @@ import torch
 from dfkd_meta.data import batches
 from dfkd_meta.sidecar import read_sidecar
 from dfkd_meta.synthesis.marginals import Marginals
+from dfkd_meta.synthesis.recipe import MethodContext
 from dfkd_meta.synthesis.sources.pixels import PixelSource, white_start
-from dfkd_meta.synthesis.spectra import NaturalImages, Spectrum, natural_images, read_spectrum
+from dfkd_meta.synthesis.spectra import (
+    LEEWAY,
+    DrawnCoordinates,
+    NaturalImages,
+    Spectrum,
+    natural_images,
+    read_spectrum,
+)
 from dfkd_meta.synthesis.targets import Targets
-from dfkd_meta.teachers import cosine_transform
+from dfkd_meta.teachers import cosine_transform, teacher_from_sidecar
 from tests.support.published import blobs
 
 CPU = torch.device("cpu")
@@ -79,24 +87,63 @@ def test_gradients_pass_through_what_is_cut_and_turned() -> None:
     torch.testing.assert_close(turned.grad, plain.grad)
 
 
+def test_coordinates_lead_back_to_the_images() -> None:
+    made = spectrum()
+    white = noise(10)
+    torch.testing.assert_close(made.coordinates(made.images(white)), white, atol=1e-4, rtol=1e-4)
+
+
+def test_noise_completes_what_draws_leave_open() -> None:
+    """Draws that know the left half of the frequencies, at all the power that is there."""
+    made = spectrum()
+    known = (torch.arange(WIDTH) < WIDTH // 2).float()
+
+    def draw(targets: Targets, generator: torch.Generator) -> torch.Tensor:
+        white = torch.randn(len(targets.labels), 2, HEIGHT, WIDTH, generator=generator)
+        return made.images(white * known)
+
+    many = Targets(torch.zeros(4_000, dtype=torch.int64))
+    drawn = DrawnCoordinates.of(made, draw, many)
+    expected = (1 - known).clamp_min(LEEWAY).expand(2, HEIGHT, WIDTH)
+    torch.testing.assert_close(drawn.spread, expected, atol=0.15, rtol=0)
+    generator = torch.Generator().manual_seed(1)
+    completed = drawn(many, generator)(noise(4_000)).square().mean(0)
+    torch.testing.assert_close(completed, torch.ones_like(completed), atol=0.15, rtol=0)
+
+
 def test_what_a_sidecar_records_decides_how_noise_is_rendered(
     published: Callable[[str, str], Path],
 ) -> None:
-    sidecar = read_sidecar(published("digits_cnn", "minimal"))
+    folder = published("digits_cnn", "full")
+    sidecar = read_sidecar(folder)
+    context = MethodContext(teacher_from_sidecar(folder, sidecar), sidecar, CPU)
+    white = white_start(context.shape, CPU, 0.0)
+    targets = Targets(torch.arange(60) % context.teacher.outputs.num_classes)
 
-    def start(count: int) -> torch.Tensor:
-        return torch.randn(count, *sidecar.manifest.inputs.shape)
+    def images() -> torch.Tensor:
+        rendering = natural_images(context, white)
+        assert rendering is not None
+        generator = torch.Generator().manual_seed(1)
+        return rendering(targets, generator)(white(targets, generator))
 
-    whole = natural_images(sidecar, BOUNDS, start)
-    assert whole is not None
-    assert whole.wanted is not None
-    kept = [record for record in sidecar.manifest.statistics if record.kind != "quantiles"]
-    sidecar.manifest.statistics[:] = kept
-    plain = natural_images(sidecar, BOUNDS, start)
-    assert plain is not None
-    assert plain.wanted is None
-    sidecar.manifest.statistics[:] = [r for r in kept if r.kind != "power_spectrum"]
-    assert natural_images(sidecar, BOUNDS, start) is None
+    def without(*kinds: str) -> None:
+        statistics = sidecar.manifest.statistics
+        statistics[:] = [record for record in statistics if record.kind not in kinds]
+
+    def alike(found: torch.Tensor) -> float:
+        """How much images of one class have in common: the share of variance between classes."""
+        rows = found.flatten(1)
+        means = torch.stack([rows[targets.labels == label].mean(0) for label in range(3)])
+        return float(means.var(0).sum() / rows.var(0).sum())
+
+    drawn = images()
+    without("covariance", "mixture")
+    noise = images()
+    assert alike(drawn) > 2 * alike(noise)
+    without("quantiles")
+    assert not torch.equal(images(), noise)
+    without("power_spectrum")
+    assert natural_images(context, white) is None
 
 
 def test_the_rate_falls_to_a_tenth() -> None:

@@ -15,7 +15,7 @@ from dfkd_meta.synthesis.methods.lopes_top_layer import TOP, top_record, top_tar
 from dfkd_meta.synthesis.recipe import MethodContext, Query, Recipe, Rounds, Weighted, method
 from dfkd_meta.synthesis.sources.pixels import PixelSource, gaussian_start, white_start
 from dfkd_meta.synthesis.spectra import natural_images
-from dfkd_meta.synthesis.targets import Targets, TargetSampler
+from dfkd_meta.synthesis.targets import TargetSampler
 from dfkd_meta.synthesis.terms.adversarial import AgreementDivergence
 from dfkd_meta.synthesis.terms.features import FeatureTarget
 from dfkd_meta.synthesis.terms.labels import CrossEntropy
@@ -135,18 +135,14 @@ def _refined(context: MethodContext, config: RecordedConfig) -> Recipe:
 
 def _free_inputs(context: MethodContext, config: RecordedConfig) -> PixelSource:
     """Inputs as parameters, in the coordinates of their recorded spectrum if there is one."""
-    white = white_start(context.shape, context.device, config.contrast)
-
-    def sample(count: int) -> torch.Tensor:
-        labels = torch.zeros(count, dtype=torch.int64, device=context.device)
-        return white(Targets(labels), torch.Generator().manual_seed(0))
-
-    render = natural_images(context.sidecar, context.bounds, sample)
-    start, bounds = white, None
-    if render is None:
+    start = white_start(context.shape, context.device, config.contrast)
+    rendering, bounds = natural_images(context, start), None
+    if rendering is None:
         start = gaussian_start(context.shape, context.device, std=config.start_std, vary=True)
         bounds = context.bounds
-    return PixelSource(start, bounds, config.learning_rate, render=render, decay_over=config.steps)
+    return PixelSource(
+        start, bounds, config.learning_rate, rendering=rendering, decay_over=config.steps
+    )
 
 
 def _terms(

@@ -19,13 +19,16 @@ Start = Callable[[Targets, torch.Generator], Tensor]
 Render = Callable[[Tensor], Tensor]
 """Makes model-normalized inputs of coordinates, both float32 `n ...`; differentiable."""
 
+Rendering = Callable[[Targets, torch.Generator], Render]
+"""Makes what renders one batch."""
+
 
 @dataclass
 class PixelSource(Source):
     """A batch of pixels with an Adam of its own (Kingma & Ba 2015).
 
     ``bounds`` (low, high; each broadcasts over one input) keeps the inputs inside the values that
-    real inputs can take; None leaves them free. With ``render`` the parameters are coordinates
+    real inputs can take; None leaves them free. With ``rendering`` the parameters are coordinates
     `n ...` that it makes inputs of, within the bounds by itself. With ``decay_over``, a number of
     steps, the rate falls to a tenth over them (half a cosine).
     """
@@ -35,18 +38,20 @@ class PixelSource(Source):
     bounds: tuple[Tensor, Tensor] | None = None
     learning_rate: float = 0.1
     betas: tuple[float, float] = (0.9, 0.999)
-    render: Render | None = None
+    rendering: Rendering | None = None
     decay_over: int | None = None
+    _render: Render | None = field(init=False, repr=False, default=None)
     _pixels: Tensor = field(init=False, repr=False)
     _steps: int = field(init=False, repr=False, default=0)
 
     def begin(self, targets: Targets, generator: torch.Generator) -> None:
+        self._render = self.rendering(targets, generator) if self.rendering else None
         self._pixels = self.fresh(targets, generator).requires_grad_()
         self.optimizer = torch.optim.Adam([self._pixels], lr=self.learning_rate, betas=self.betas)
         self._steps = 0
 
     def images(self) -> Tensor:
-        return self._pixels if self.render is None else self.render(self._pixels)
+        return self._pixels if self._render is None else self._render(self._pixels)
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -58,7 +63,7 @@ class PixelSource(Source):
             self.optimizer.param_groups[0]["lr"] = self.learning_rate * (0.1 + 0.9 * left)
 
     def fresh(self, targets: Targets, generator: torch.Generator) -> Tensor:
-        """What a batch starts from, inside the bounds."""
+        """What the parameters of a batch start from, inside the bounds."""
         pixels = self.start(targets, generator).detach().clone()
         return pixels if self.bounds is None else pixels.clamp_(*self.bounds)
 
