@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from dfkd_meta_cli.main import app
@@ -24,6 +25,24 @@ def test_a_run_from_a_toml_file(published: Callable[[str, str], Path], tmp_path:
     facts = json.loads(result.stdout)
     assert facts["result"]["images"] == 200
     assert facts["config"]["training"]["batch_size"] == 64
+
+
+@pytest.mark.parametrize("over", ["time", "bytes"])
+def test_a_bench_is_drawn(over: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+    names = "teacher,student,budget,profile,method,seed"
+    cell = "lenet5,half,8min,full,recorded,0"
+    curves = f"{names},cpu_seconds,accuracy\n{cell},30,0.5\n{cell},60,0.9\n"
+    (tmp_path / "curves.csv").write_text(curves)
+    scores = "accuracy_mean,accuracy_lowest,accuracy_highest"
+    rows = "\n".join([f"{cell},9000,0.9,0.89,0.92", f"{cell},9000,,,"])
+    (tmp_path / "table.csv").write_text(f"{names},sidecar_bytes,{scores}\n{rows}\n")
+    picture = tmp_path / "picture.svg"
+    plot = [sys.executable, str(ROOT / "examples" / "bench" / "plot.py"), str(tmp_path)]
+    command = [*plot, "--over", over, "--out", str(picture)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "<svg" in picture.read_text()
 
 
 def test_a_method_of_ones_own_is_one_file(
