@@ -38,6 +38,8 @@ def as_markdown(title: str, sections: Sequence[Section]) -> str:
     sources = _Sources()
     begun = [s for s in sections if any(line.records or line.reasons for line in s.lines)]
     parts = [_section(section, sources) for section in begun]
+    pairs = {section.pair: [s for s in begun if s.pair == section.pair] for section in begun}
+    parts += [text for alike in pairs.values() if (text := _by_sidecar(alike))]
     pending = sum(_missing(line) for section in sections for line in section.lines)
     used = "\n".join(parts)
     legend = [LEGEND, *(hint for name, hint in HINTS.items() if f" {name} " in used)]
@@ -111,16 +113,73 @@ def _section(section: Section, sources: _Sources) -> str:
     return "\n".join(text)
 
 
-def _numbers(line: Line, seconds: str) -> list[str]:
+def _by_sidecar(sections: Sequence[Section]) -> str:
+    """One pair and budget with different sidecars, side by side; empty if nothing compares."""
+    shown = [section for section in sections if section.record is not None]
+    lines = [line for section in shown for line in section.lines if line.records]
+    labels = list(dict.fromkeys(line.label for line in lines))
+    found = {label: [_score_of(section, label) for section in shown] for label in labels}
+    compared = [label for label in labels if sum(bool(score) for score in found[label]) > 1]
+    if len(shown) < 2 or not compared:
+        return ""
+    rows = []
+    for index, section in enumerate(shown):
+        record = section.record or {}
+        strength, by_class = (
+            record["teacher"].get(name) for name in ("tracing_strength", "input_by_class")
+        )
+        rows.append(
+            [
+                f"`{section.profile}`",
+                _bytes(record["sidecar"]["bytes"]),
+                "" if strength is None else f"{strength:.2f}",
+                {True: "yes", False: "no"}.get(by_class, ""),
+                *(found[label][index] for label in compared),
+            ]
+        )
+    teacher, student, budget = shown[0].pair
+    columns = ["sidecar", "size", "tracing", "input by class", *(f"`{c}` %" for c in compared)]
+    same = {label: next(filter(None, found[label])) for label in labels if label not in compared}
+    beside = ", ".join(f"`{label}` {score}" for label, score in same.items() if score)
+    text = [f"## What a sidecar buys: {teacher} -> {student}, {budget}", "", *_table(columns, rows)]
+    if beside:
+        text += ["", textwrap.fill(f"With the first sidecar they ran on: {beside}.", 100)]
+    hint = (
+        "`tracing` is the largest tracing strength of a record (above about 1 a membership test "
+        "on its means can work), `input by class` whether the input itself is described by class "
+        "or place."
+    )
+    return "\n".join([*text, "", textwrap.fill(hint, 100), ""])
+
+
+def _score_of(section: Section, label: str) -> str:
+    """What a method reached there, or why it did not; empty while it has not run."""
+    line = next((line for line in section.lines if line.label == label), None)
+    return (_score(line) or _status(line)) if line else ""
+
+
+def _status(line: Line) -> str:
+    """E.g. refused, left out."""
+    return line.reasons[0].partition(":")[0] if line.reasons else ""
+
+
+def _score(line: Line) -> str:
+    """Mean accuracy in percent with its range over the seeds; empty without a result."""
     scores = [100 * value for value in line.values("result", "accuracy")]
     if not scores:
-        status = line.reasons[0].partition(":")[0]
-        return [f"`{line.label}`", status, "0", "", "", "", ""]
+        return ""
     spread = f" ({min(scores):.2f} to {max(scores):.2f})" if len(scores) > 1 else ""
+    return f"{mean(scores):.2f}{spread}"
+
+
+def _numbers(line: Line, seconds: str) -> list[str]:
+    score = _score(line)
+    if not score:
+        return [f"`{line.label}`", _status(line), "0", "", "", "", ""]
     return [
         f"`{line.label}`",
-        f"{mean(scores):.2f}{spread}",
-        str(len(scores)),
+        score,
+        str(len(line.records)),
         f"{mean(line.total(seconds)):,.0f}",
         f"{mean(line.values('result', 'images')):,.0f}",
         f"{mean(line.values('result', 'student_steps')):,.0f}",

@@ -60,6 +60,8 @@ def run_cell(task: CellTask, device: torch.device) -> dict[str, Any]:
             "accuracy": manifest.evaluation and manifest.evaluation.accuracy,
             "sidecar_sha256": digest,
             "profile": manifest.profile,
+            "tracing_strength": max(manifest.privacy.tracing_strength.values(), default=0.0),
+            "input_by_class": _input_by_class(sidecar),
         },
         "student": {
             "architecture": outcome.student.architecture,
@@ -87,6 +89,17 @@ def run_cell(task: CellTask, device: torch.device) -> dict[str, Any]:
         "precision": settle(config.precision, device),
         "machine": _machine(device),
     }
+
+
+def _input_by_class(sidecar: Sidecar) -> bool:
+    """Whether a record of some class, or of single places, is linear in the input."""
+    return any(
+        sidecar.tap(tap).linear_in_input
+        for record in sidecar.manifest.statistics
+        if record.kind != "batchnorm"
+        and (record.scope == "per_class" or record.reduction == "unit")
+        for tap in record.taps
+    )
 
 
 def peak_memory_mb() -> float:

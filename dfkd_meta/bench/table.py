@@ -76,6 +76,11 @@ class Section:
         return next((record for line in self.lines for record in line.records), None)
 
     @property
+    def pair(self) -> tuple[str, str, str]:
+        """What sections for different sidecars have in common."""
+        return self.teacher, self.student, self.budget
+
+    @property
     def architecture(self) -> str:
         """That of the teacher; its name in the grid while nothing has run."""
         return self.record["teacher"]["architecture"] if self.record else self.teacher
@@ -139,7 +144,8 @@ def _at(record: Record, path: Sequence[str]) -> Any:
 
 
 COLUMNS = (
-    "benchmark", "teacher", "teacher_accuracy", "student", "profile", "sidecar_bytes", "budget",
+    "benchmark", "teacher", "teacher_accuracy", "student", "profile", "sidecar_bytes",
+    "tracing_strength", "input_by_class", "budget",
     "method", "control", "runs", "finished", "accuracy_mean", "accuracy_lowest",
     "accuracy_highest", "accuracy_std", "cpu_seconds", "cpu_seconds_synthesis",
     "cpu_seconds_training", "seconds", "device", "images", "student_steps", "agreement_on_inputs",
@@ -196,6 +202,8 @@ def _csv_row(section: Section, line: Line) -> dict[str, Any]:
         **{axis: getattr(section, axis) for axis in ("benchmark", *AXES)},
         "teacher_accuracy": record and record["teacher"]["accuracy"],
         "sidecar_bytes": record and record["sidecar"]["bytes"],
+        "tracing_strength": record and _at(record, ("teacher", "tracing_strength")),
+        "input_by_class": record and _at(record, ("teacher", "input_by_class")),
         "method": line.label,
         "control": line.control,
         "runs": line.runs,

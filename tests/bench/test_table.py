@@ -125,6 +125,25 @@ def test_a_table_of_nothing_says_so(grid: Grid) -> None:
     assert "Not run: `recorded`" in text.split("## digits")[1]
 
 
+def test_sidecars_are_compared_side_by_side(tmp_path: Path) -> None:
+    text = GRID.replace('{ full = "x" }', '{ full = "x", minimal = "y" }', 1)
+    (tmp_path / "grid.toml").write_text(text)
+    grid = read_grid(tmp_path / "grid.toml")
+    found = results_of(grid)
+    for run, record in found:
+        if record and record["status"] == "done" and run.cell.profile == "minimal":
+            record["result"]["accuracy"] -= 0.5
+            record["teacher"] |= {"tracing_strength": 0.1234, "input_by_class": False}
+    shown = as_markdown(grid.title, sections_of(grid, found))
+    part = shown.split("## What a sidecar buys: lenet5 -> lenet5_half, 8min")[1]
+    rows = [line for line in part.splitlines() if line.startswith("| `")]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert cells[0][:5] == ["`full`", "4.8 MB", "", "", "97.10 (97.00 to 97.20)"]
+    assert cells[1][:5] == ["`minimal`", "4.8 MB", "0.12", "no", "47.10 (47.00 to 47.20)"]
+    assert "deep_inversion" not in part  # it runs on neither
+    assert "What a sidecar buys: digits" not in shown
+
+
 def test_on_a_gpu_its_seconds_are_shown(grid: Grid) -> None:
     found = results_of(grid)
     for _, record in found:
