@@ -102,6 +102,13 @@ def test_what_little_there_is_is_enough(published: Published) -> None:
         recipe(context)
 
 
+@pytest.mark.parametrize("kind", ["mixture", "covariance"])
+def test_draws_alone_are_enough(published: Published, kind: str) -> None:
+    context = context_of(published("digits_cnn", "full"))
+    keep(context.sidecar, kind)
+    assert recipe(context, trust=0.5).steps == 0
+
+
 def test_refined_inputs_are_what_they_were_made_for(published: Published) -> None:
     for profile in ("minimal", "standard"):
         context = context_of(published("digits_cnn", profile))

@@ -73,6 +73,7 @@ class RecordedConfig(Config):
     config=RecordedConfig,
     needs=(
         (
+            Query("mixture", scope="per_class"),
             Query("covariance", scope="per_class"),
             Query("moments"),
             Query("batchnorm"),
