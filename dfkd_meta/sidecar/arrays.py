@@ -17,6 +17,7 @@ from dfkd_meta.sidecar.store import Entry
 
 Array = npt.NDArray[Any]
 DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I64": "<i8"}
+HALF = (1e-3, 6e4)
 
 
 def view(data: bytes, entry: Entry, data_begin: int = 0) -> Array:
@@ -39,3 +40,14 @@ def float32(values: Array) -> Array:
     """A writable copy as contiguous float32; what overflows becomes infinity (refused later)."""
     with np.errstate(over="ignore"):
         return np.array(values, dtype=np.float32, order="C")
+
+
+def float16_or_32(values: Array) -> Array:
+    """A copy as float16 where its scale allows (the largest magnitude within HALF), else float32.
+
+    Rounding then moves no value by more than 2^-11 of itself or 2^-15 of the largest.
+    """
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest and not HALF[0] <= largest <= HALF[1]:
+        return float32(values)
+    return np.array(values, dtype=np.float16, order="C")

@@ -129,13 +129,14 @@ def load_manifest_json(path: Path) -> dict[str, Any]:
 def pack_record(
     record: StatisticRecord, arrays: Mapping[str, Array]
 ) -> tuple[StatisticRecord, dict[str, Array]]:
-    """Give a record its tensors: keys ``<record id>/<role>``, float32, axes of its kind.
+    """Give a record its tensors: keys ``<record id>/<role>``, axes of its kind; float32, large ones
+    float16 where their scale allows.
 
     ``arrays``: role to values in the kind's axes. Returns the record with its references (those it
     already had stay), and the arrays by key. Raises StatisticsError on an unknown kind or role, or
     on a wrong number of axes.
     """
-    from dfkd_meta.sidecar.arrays import float32
+    from dfkd_meta.sidecar.arrays import float16_or_32, float32
 
     kind = KINDS.get(record.kind)
     refs, packed = dict(record.tensors), {}
@@ -148,9 +149,13 @@ def pack_record(
                 where=f"record {record.id!r}",
             )
         key = f"{record.id}/{role}"
-        packed[key] = float32(values)
-        shape = list(packed[key].shape)
-        refs[role] = TensorRef(key=key, dtype="F32", shape=shape, axes=rule.axes)
+        packed[key] = float16_or_32(values) if rule.large else float32(values)
+        refs[role] = TensorRef(
+            key=key,
+            dtype="F16" if packed[key].itemsize == 2 else "F32",
+            shape=list(packed[key].shape),
+            axes=rule.axes,
+        )
     return record.model_copy(update={"tensors": refs}), packed
 
 

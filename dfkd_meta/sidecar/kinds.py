@@ -21,6 +21,7 @@ class Role:
     sums_to_one: bool = False  # over the last axis
     lower_triangular: bool = False  # the last two axes form a Cholesky factor
     unit_rows: bool = False  # vectors along the last axis have length 1
+    large: bool = False  # most of the bytes, and its use needs no more than half precision
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ KINDS: dict[str, Kind] = {
             {
                 "mean": Role("g f"),
                 "cholesky": Role("g f f", lower_triangular=True),
-                "factor": Role("g k f"),
+                "factor": Role("g k f", large=True),
                 "residual_variance": Role("g", nonnegative=True),
             },
             "mean cholesky",
@@ -131,7 +132,7 @@ KINDS: dict[str, Kind] = {
             {
                 "weight": Role("g m", probability=True, sums_to_one=True),
                 "mean": Role("g m f"),
-                "factor": Role("g m k f"),
+                "factor": Role("g m k f", large=True),
                 "mode_count": Role("g m", nonnegative=True),
             },
         ),

@@ -140,6 +140,20 @@ def test_pack_record_names_its_tensors() -> None:
 
 
 @pytest.mark.parametrize(
+    ("scale", "dtype", "step"), [(1.0, "F16", 1e-3), (1e-6, "F32", 1e-6), (1e5, "F32", 1e-6)]
+)
+def test_factors_are_stored_in_half_the_bytes_where_they_fit(
+    scale: float, dtype: str, step: float
+) -> None:
+    record = StatisticRecord(id="c", kind="covariance", taps=["fc:input"])
+    factor = scale * np.random.default_rng(0).standard_normal((2, 3, 4))
+    packed, arrays = pack_record(record, {"factor": factor})
+    assert packed.tensors["factor"].dtype == dtype
+    error = np.abs(arrays["c/factor"].astype(np.float64) - factor).max()
+    assert error <= step * np.abs(factor).max()
+
+
+@pytest.mark.parametrize(
     ("role", "shape"), [("mean", (3,)), ("median", (1, 3))], ids=["axes", "role"]
 )
 def test_pack_record_refuses_what_the_kind_does_not_know(role: str, shape: tuple[int]) -> None:
