@@ -34,7 +34,9 @@ def test_a_refusal_an_error_and_a_crash(bench: Bench, tmp_path: Path) -> None:
         place = tmp_path / "refused"
         broken = {"learning_rate": 1e30, "steps": 30, "batch_size": 8}
         options = {"drawn_batch": 9}
-        refused = workers.do(task_for(folder, place, training=broken, options=options), place)
+        task = task_for(folder, place, training=broken, options=options)
+        task = task.model_copy(update={"test": str(tmp_path / "blobs.npz")})
+        refused = workers.do(task, place)
         assert refused.status == "refused"
         assert "loss became" in str(refused.reason)
         place = tmp_path / "failed"
