@@ -47,5 +47,5 @@ def test_lenet_on_mnist(tmp_path: Path) -> None:
     factor, residual = sidecar.array(record, "factor"), sidecar.array(record, "residual_variance")
     variance = sidecar.array(sidecar.find("moments", tap="input", scope="per_class")[0], "variance")
     total = (factor**2).sum((1, 2)) + 1024 * residual
-    np.testing.assert_allclose(total, variance.sum(1), rtol=1e-5)
+    np.testing.assert_allclose(total, variance.sum(1), rtol=1e-3)  # factors are float16
     assert ((factor**2).sum((1, 2)) > 0.7 * total).all(), "40 components of a digit class keep most"
