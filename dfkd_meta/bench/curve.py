@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import TypedDict
 
-from torch import nn
-
 from dfkd_meta.bench.journal import write_whole
 from dfkd_meta.consumer.run import Distillation
 from dfkd_meta.data import Dataset
@@ -44,13 +42,11 @@ class Curve:
         due = done * self.points // steps > (done - 1) * self.points // steps
         if not done or not due or any(point["steps"] == done for point in self.found):
             return
-        self.found.append(self._look(run.student.module, run, done))
-        write_whole(self.file, json.dumps(self.found))
-
-    def _look(self, module: nn.Module, run: Distillation, done: int) -> Point:
-        return {
+        seen: Point = {
             "steps": done,
             "cpu_seconds": sum(run.cpu_seconds.values()),
             "seconds": sum(run.seconds.values()),
-            "accuracy": accuracy(module, self.test, self.inputs),
+            "accuracy": accuracy(run.student.module, self.test, self.inputs),
         }
+        self.found.append(seen)
+        write_whole(self.file, json.dumps(self.found))

@@ -139,11 +139,11 @@ def _by_sidecar(sections: Sequence[Section]) -> str:
         )
     teacher, student, budget = shown[0].pair
     columns = ["sidecar", "size", "tracing", "input by class", *(f"`{c}` %" for c in compared)]
-    same = {label: next(filter(None, found[label])) for label in labels if label not in compared}
-    beside = ", ".join(f"`{label}` {score}" for label, score in same.items() if score)
+    once = [label for label in labels if label not in compared]
+    beside = ", ".join(f"`{label}` {next(filter(None, found[label]))}" for label in once)
     text = [f"## What a sidecar buys: {teacher} -> {student}, {budget}", "", *_table(columns, rows)]
     if beside:
-        text += ["", textwrap.fill(f"With the first sidecar they ran on: {beside}.", 100)]
+        text += ["", textwrap.fill(f"With one of them only: {beside}.", 100)]
     hint = (
         "`tracing` is the largest tracing strength of a record (above about 1 a membership test "
         "on its means can work), `input by class` whether the input itself is described by class "

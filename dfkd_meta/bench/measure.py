@@ -25,6 +25,7 @@ from dfkd_meta.data import open_data
 from dfkd_meta.distillation.evaluation import accuracy, agreement
 from dfkd_meta.precision import settle
 from dfkd_meta.sidecar import MANIFEST_FILE, Sidecar, read_sidecar, sha256_file
+from dfkd_meta.sidecar.checks.privacy import describes_input, is_detailed
 from dfkd_meta.teachers import Teacher, teacher_from_sidecar
 
 AGREEMENT_IMAGES = 10_000
@@ -94,11 +95,8 @@ def run_cell(task: CellTask, device: torch.device) -> dict[str, Any]:
 def _input_by_class(sidecar: Sidecar) -> bool:
     """Whether a record of some class, or of single places, is linear in the input."""
     return any(
-        sidecar.tap(tap).linear_in_input
+        is_detailed(record) and describes_input(record, map(sidecar.tap, record.taps))
         for record in sidecar.manifest.statistics
-        if record.kind != "batchnorm"
-        and (record.scope == "per_class" or record.reduction == "unit")
-        for tap in record.taps
     )
 
 

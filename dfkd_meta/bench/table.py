@@ -42,7 +42,7 @@ class Line:
     def curve(self) -> list[tuple[float, float]]:
         """Mean seconds (CPU time, or GPU wall time) and mean accuracy at each look on the way."""
         curves = [found for r in self.records if (found := _at(r, ("result", "curve")))]
-        clock = {"cuda": "seconds"}.get(self.device or "", "cpu_seconds")
+        clock = "seconds" if self.device == "cuda" else "cpu_seconds"
         return [
             (mean(point[clock] for point in points), mean(point["accuracy"] for point in points))
             for points in zip(*curves, strict=False)

@@ -93,7 +93,9 @@ class Teachers:
         self, name: str, profile: str, folder: Path, device: torch.device, progress: Progress
     ) -> None:
         entry = self.grid.teachers[name]
-        settings = entry.export.model_copy(update=dict(variant_of(self.grid, profile)))
+        settings = entry.export.model_copy(
+            update=variant_of(self.grid, profile).model_dump(exclude_unset=True)
+        )
         model = str(self.places.expand(entry.model, "model"))
         weights = self.places.expand(entry.weights, "weights")
         if entry.train is not None:

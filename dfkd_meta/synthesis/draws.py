@@ -18,10 +18,11 @@ from dfkd_meta.synthesis.recipe import MethodContext
 from dfkd_meta.synthesis.sources.pixels import Start
 from dfkd_meta.synthesis.targets import Targets
 
+Draws = ClassMixtures | ClassGaussians
 SAMPLE = 4_000  # draws that tell which values draws have
 
 
-def read_draws(sidecar: Sidecar, device: torch.device) -> ClassMixtures | ClassGaussians | None:
+def read_draws(sidecar: Sidecar, device: torch.device) -> Draws | None:
     """The richest per-class distribution of the input that the publisher shipped, if any."""
     for record in of_input(sidecar, "mixture", scope="per_class", reduction="unit"):
         return read_mixtures(sidecar, record, device)
@@ -30,7 +31,7 @@ def read_draws(sidecar: Sidecar, device: torch.device) -> ClassMixtures | ClassG
     return None
 
 
-def plain_draws(context: MethodContext, draws: ClassMixtures | ClassGaussians) -> Start:
+def plain_draws(context: MethodContext, draws: Draws) -> Start:
     """Draws within the range of inputs."""
     low, high = context.bounds
 
@@ -41,7 +42,7 @@ def plain_draws(context: MethodContext, draws: ClassMixtures | ClassGaussians) -
     return start
 
 
-def drawn_start(context: MethodContext, draws: ClassMixtures | ClassGaussians) -> Start:
+def drawn_start(context: MethodContext, draws: Draws) -> Start:
     """Draws within the range of inputs, with the recorded marginals where there are any.
 
     A draw of a Gaussian is blurred: where real digits are black or white it is gray. Giving each

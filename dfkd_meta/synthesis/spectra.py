@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dfkd_meta.sidecar import Sidecar
-from dfkd_meta.synthesis.draws import plain_draws, read_draws
+from dfkd_meta.synthesis.draws import Draws, plain_draws
 from dfkd_meta.synthesis.gaussians import of_input, read_tensor
 from dfkd_meta.synthesis.marginals import Marginals, read_marginals
 from dfkd_meta.synthesis.recipe import MethodContext
@@ -94,13 +93,11 @@ class DrawnCoordinates:
     """
 
     spectrum: Spectrum
-    draw: Callable[[Targets, torch.Generator], Tensor]
+    draw: Start
     spread: Tensor
 
     @classmethod
-    def of(
-        cls, spectrum: Spectrum, draw: Callable[[Targets, torch.Generator], Tensor], sample: Targets
-    ) -> DrawnCoordinates:
+    def of(cls, spectrum: Spectrum, draw: Start, sample: Targets) -> DrawnCoordinates:
         """``draw`` makes images `n c h w`; what it draws for ``sample`` tells what it leaves."""
         drawn = spectrum.coordinates(draw(sample, torch.Generator().manual_seed(0)))
         spread = (1 - drawn.square().mean(0)).clamp_min(LEEWAY**2).sqrt()
@@ -112,21 +109,21 @@ class DrawnCoordinates:
         return lambda white: drawn + self.spread * white
 
 
-def natural_images(context: MethodContext, white: Start) -> Rendering | None:
+def natural_images(
+    context: MethodContext, white: Start, draws: Draws | None = None
+) -> Rendering | None:
     """How a sidecar lets white noise be rendered; None without a power spectrum of the input.
 
-    Where the publisher shipped class-wise records of the input, noise completes draws from them.
+    Where there are ``draws`` from class-wise records of the input, noise completes them.
     """
     spectrum = read_spectrum(context.sidecar, context.device)
     if spectrum is None:
         return None
     labels = torch.arange(SAMPLE, device=context.device) % context.teacher.outputs.num_classes
     sample = Targets(labels)
-    draws = read_draws(context.sidecar, context.device)
     drawn = None
     if draws is not None:
-        plain = plain_draws(context, draws)
-        drawn = DrawnCoordinates.of(spectrum, plain, sample)
+        drawn = DrawnCoordinates.of(spectrum, plain_draws(context, draws), sample)
 
     def coordinates(targets: Targets, generator: torch.Generator) -> Render:
         return (lambda noise: noise) if drawn is None else drawn(targets, generator)

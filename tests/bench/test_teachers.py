@@ -113,6 +113,10 @@ def test_a_variant_is_a_profile_without_some_records(tmp_path: Path) -> None:
     assert "quantiles" not in kinds
     assert shelf(MADE + variant.replace("quant", "power_s"), tmp_path).find("own", "bare") is None
     assert shelf(MADE + variant.replace("bare", "other"), tmp_path).find("own", "other") is None
+    own = MADE.replace('"squares" }', '"squares", leave_out = ["quantiles/*"] }')
+    make(shelf(own, tmp_path), "minimal")
+    statistics = read_sidecar(folder.with_name("own-minimal")).manifest.statistics
+    assert "quantiles" not in {record.kind for record in statistics}
     with pytest.raises(UsageError, match="a profile has that name"):
         shelf(MADE + variant.replace("bare", "full"), tmp_path)
 

@@ -9,6 +9,7 @@ import torch
 
 from dfkd_meta.data import batches
 from dfkd_meta.sidecar import read_sidecar
+from dfkd_meta.synthesis.draws import read_draws
 from dfkd_meta.synthesis.marginals import Marginals
 from dfkd_meta.synthesis.recipe import MethodContext
 from dfkd_meta.synthesis.sources.pixels import PixelSource, white_start
@@ -121,7 +122,7 @@ def test_what_a_sidecar_records_decides_how_noise_is_rendered(
     targets = Targets(torch.arange(60) % context.teacher.outputs.num_classes)
 
     def images() -> torch.Tensor:
-        rendering = natural_images(context, white)
+        rendering = natural_images(context, white, read_draws(sidecar, CPU))
         assert rendering is not None
         generator = torch.Generator().manual_seed(1)
         return rendering(targets, generator)(white(targets, generator))

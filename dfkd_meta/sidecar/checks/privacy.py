@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
 from dfkd_meta.sidecar.checks.evidence import Evidence, known_kind
 from dfkd_meta.sidecar.checks.values import role_values
 from dfkd_meta.sidecar.issues import pointer, short
-from dfkd_meta.sidecar.manifest import Privacy, StatisticRecord
+from dfkd_meta.sidecar.manifest import Privacy, StatisticRecord, Tap
 
 USUAL_FLOOR = 11
 STRENGTH_TOLERANCE = 1e-3
@@ -42,6 +43,19 @@ def tracing_strength(features: int, smallest_count: int) -> float:
     Source: Sankararaman et al. 2009, Genomic privacy and limits of individual detection in a pool.
     """
     return math.sqrt(features / smallest_count)
+
+
+def describes_input(record: StatisticRecord, taps: Iterable[Tap | None]) -> bool:
+    """Whether a record at ``taps`` is linear in the input, and so describes the data itself.
+
+    BatchNorm buffers are public with the weights: recording them reveals nothing more.
+    """
+    return record.kind != "batchnorm" and any(tap and tap.linear_in_input for tap in taps)
+
+
+def is_detailed(record: StatisticRecord) -> bool:
+    """Whether a record tells of single classes or of single places."""
+    return record.scope == "per_class" or record.reduction == "unit"
 
 
 def traced_features(evidence: Evidence, record: StatisticRecord) -> int | None:
@@ -122,15 +136,13 @@ def _smallest_group(evidence: Evidence, record: StatisticRecord) -> int:
 def _check_input(evidence: Evidence, path: str, record: StatisticRecord) -> None:
     kind = known_kind(record)
     taps = [evidence.taps.get(name) for name in record.taps]
-    # BatchNorm buffers are public with the weights: recording them reveals nothing more.
-    if record.kind == "batchnorm" or not any(tap and tap.linear_in_input for tap in taps):
+    if not describes_input(record, taps):
         return
     evidence.add("DM407", path, f"{short(record.id)} is linear in the input")
-    detailed = record.scope == "per_class" or record.reduction == "unit"
     if (
         kind
         and kind.has_features
-        and detailed
+        and is_detailed(record)
         and evidence.manifest.profile in ("minimal", "standard")
     ):
         text = f"{short(record.id)} is {record.scope}, {record.reduction}"

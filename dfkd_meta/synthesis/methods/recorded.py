@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 
 from dfkd_meta.config import Config
-from dfkd_meta.synthesis.draws import drawn_start, read_draws
+from dfkd_meta.synthesis.draws import Draws, drawn_start, read_draws
 from dfkd_meta.synthesis.gaussians import ClassGaussians, read_gaussians
 from dfkd_meta.synthesis.methods.deep_inversion import STATISTICS, batch_statistics
 from dfkd_meta.synthesis.methods.lopes_top_layer import TOP, top_record, top_target
@@ -35,8 +35,9 @@ class RecordedConfig(Config):
 
     Otherwise ``batch_size`` inputs are refined for ``steps`` steps every ``student_steps`` student
     steps, ``warm_up`` batches of them before the first, and the latest ``capacity`` stay. They
-    start as noise with the recorded spectrum and values, each with a contrast of its own, and move
-    in the coordinates of the spectrum (without one: from noise of std up to ``start_std``).
+    start as noise with the recorded spectrum and values, each with a contrast of its own (which
+    completes draws, where there are any), and move in the coordinates of the spectrum (without one:
+    from noise of std up to ``start_std``).
     ``features`` pulls each to a draw of its own at the last hidden layer, or at the logits if they
     are all there is. ``moments`` matches the channels' recorded moments class by class, ``layout``
     those of every unit where there are positions; ``overall`` matches moments over all classes,
@@ -95,7 +96,7 @@ def recorded(context: MethodContext, config: RecordedConfig) -> Recipe:
                 batch_size=config.drawn_batch,
                 rounds=Rounds(config.drawn_turn, capacity=config.drawn_batch),
             )
-    return _refined(context, config)
+    return _refined(context, config, draws)
 
 
 def _recognized(context: MethodContext, source: PixelSource) -> float:
@@ -111,7 +112,7 @@ def _recognized(context: MethodContext, source: PixelSource) -> float:
     return float((picked == targets.labels).float().mean())
 
 
-def _refined(context: MethodContext, config: RecordedConfig) -> Recipe:
+def _refined(context: MethodContext, config: RecordedConfig, draws: Draws | None) -> Recipe:
     """Inputs optimized to match hidden-layer records."""
     aim = _aim(context)
     by_class = any(record.scope == "per_class" for record in context.sidecar.find("moments"))
@@ -123,7 +124,7 @@ def _refined(context: MethodContext, config: RecordedConfig) -> Recipe:
             {term.tap.id: gaussians for term, gaussians in aim},
             classes_per_batch=share,
         ),
-        source=_free_inputs(context, config),
+        source=_free_inputs(context, config, draws),
         images=config.batch_size,
         batch_size=config.batch_size,
         terms=_terms(context, config, [term for term, _ in aim], by_class=by_class),
@@ -134,10 +135,12 @@ def _refined(context: MethodContext, config: RecordedConfig) -> Recipe:
     )
 
 
-def _free_inputs(context: MethodContext, config: RecordedConfig) -> PixelSource:
+def _free_inputs(
+    context: MethodContext, config: RecordedConfig, draws: Draws | None
+) -> PixelSource:
     """Inputs as parameters, in the coordinates of their recorded spectrum if there is one."""
     start = white_start(context.shape, context.device, config.contrast)
-    rendering, bounds = natural_images(context, start), None
+    rendering, bounds = natural_images(context, start, draws), None
     if rendering is None:
         start = gaussian_start(context.shape, context.device, std=config.start_std, vary=True)
         bounds = context.bounds
