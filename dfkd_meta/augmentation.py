@@ -78,3 +78,46 @@ def draw_blend(rows: int, share: float, generator: torch.Generator) -> Blend | N
         return None
     partner = torch.randperm(count, generator=generator)
     return Blend(partner, torch.rand(count, generator=generator))
+
+
+@dataclass(frozen=True)
+class Paste:
+    """Which rows of a batch show a rectangle of another: the last ``m``, with others among them.
+
+    partner: int64 `m`. shown: bool `m 1 h w`, where a row shows its partner.
+    """
+
+    partner: Tensor
+    shown: Tensor
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Images `n c h w`, or class probabilities `n c`, weighted by what is seen of each."""
+        before, own = rows[: -len(self.partner)], rows[-len(self.partner) :]
+        shown, partner = self.shown.to(rows.device), own[self.partner.to(rows.device)]
+        if rows.dim() == 4:
+            return torch.cat([before, torch.where(shown, partner, own)])
+        return torch.cat([before, torch.lerp(own, partner, shown.float().mean((2, 3)))])
+
+
+def draw_paste(shape: torch.Size, share: float, generator: torch.Generator) -> Paste | None:
+    """Give the last ``share`` of images `n c h w` a rectangle of the same images in another order.
+
+    The rectangle has the proportions of the image, an area uniform in [0, 1] of its own, and lies
+    anywhere within it (CutMix, Yun et al. 2019, whose rectangles may reach over the border). None
+    for other shapes, or fewer than two images.
+    """
+    count = int(shape[0] * share)
+    if count < 2 or len(shape) != 4:
+        return None
+    partner = torch.randperm(count, generator=generator)
+    side = torch.rand(count, generator=generator).sqrt()
+    down, right = (_stretch(size, side, generator) for size in shape[2:])
+    return Paste(partner, (down[:, :, None] & right[:, None, :]).unsqueeze(1))
+
+
+def _stretch(size: int, side: Tensor, generator: torch.Generator) -> Tensor:
+    """Which of ``size`` places lie in a stretch of about ``side * size``: bool `m size`."""
+    length = (side * size).round()
+    first = (torch.rand(len(side), generator=generator) * (size - length + 1)).floor()
+    place = torch.arange(size)
+    return (place >= first[:, None]) & (place < (first + length)[:, None])

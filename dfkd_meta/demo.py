@@ -38,7 +38,7 @@ class DemoConfig(Config):
     profile: Profile = "full"
     seed: int = 0
     teacher_training: TrainingConfig = TrainingConfig(
-        losses={"hard": 1.0}, steps=600, batch_size=64, mix=0
+        losses={"hard": 1.0}, steps=600, batch_size=64, mixup=0, cutmix=0
     )
     student_training: TrainingConfig = TrainingConfig(steps=1_000, batch_size=128)
     students: dict[str, dict[str, Any]] = Field(

@@ -58,7 +58,8 @@ def train_teacher(train: Dataset, given: argparse.Namespace) -> Teacher:
         learning_rate=1e-3,
         jitter=JITTER,
         max_norm=MAX_NORM,
-        mix=0.0,
+        mixup=0.0,
+        cutmix=0.0,
     )
     config = TrainConfig(seed=given.seed, width=given.width, training=training)
     return train_network("hinton1200", train, config)
@@ -79,7 +80,8 @@ def train_student(
         learning_rate=1e-3,
         temperature=TEMPERATURE,
         jitter=given.student_jitter,
-        mix=0.0,
+        mixup=0.0,
+        cutmix=0.0,
     )
     generator = generator_for(given.seed, "training")
     stream = shuffled(pool, batch_size=training.batch_size, generator=generator)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dfkd_meta.augmentation import draw_blend, roll_batch, shift_each
+from dfkd_meta.augmentation import draw_blend, draw_paste, roll_batch, shift_each
 from dfkd_meta.batches import Pool, SyntheticBatch, concatenate, shuffled
 
 
@@ -105,6 +105,29 @@ def test_mixing_blends_the_first_share_of_inputs_and_labels_alike() -> None:
     assert torch.allclose(shares.sum(1), torch.ones(10))
     assert torch.allclose(torch.einsum("ni,i...->n...", shares, images), mixed, atol=1e-6)
     assert draw_blend(10, 0.1, seeded()) is None
+
+
+def test_pasting_gives_the_last_share_a_rectangle_of_another_image() -> None:
+    images = torch.arange(40.0)[:, None, None, None].expand(40, 2, 8, 6).clone()
+    paste = draw_paste(images.shape, 0.5, seeded())
+    assert paste is not None
+    pasted, shares = paste(images), paste(torch.eye(40))
+    assert torch.equal(pasted[:20], images[:20])
+    for row in range(20, 40):
+        other = pasted[row] != row
+        assert len(pasted[row][other].unique()) <= 1
+        area = other[0].float().mean()
+        assert torch.equal(other[0], other[1])
+        assert torch.isclose(shares[row, row], 1 - area) or shares[row, row] == 1
+        down, right = other[0].any(1).sum(), other[0].any(0).sum()
+        assert other[0].sum() == down * right  # one rectangle
+        assert abs(down / 8 - right / 6) <= 1 / 8 + 1 / 6
+    areas = (pasted[20:] != images[20:]).float().mean((1, 2, 3))
+    assert areas.min() < 0.1
+    assert areas.max() > 0.7
+    assert torch.allclose(shares.sum(1), torch.ones(40))
+    assert draw_paste(torch.Size([40, 12]), 0.5, seeded()) is None
+    assert draw_paste(images.shape, 0.02, seeded()) is None
 
 
 def test_augmentation_repeats_under_one_seed() -> None:

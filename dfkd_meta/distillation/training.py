@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from dfkd_meta.augmentation import draw_blend, flip_some, shift_each
+from dfkd_meta.augmentation import draw_blend, draw_paste, flip_some, shift_each
 from dfkd_meta.batches import SyntheticBatch
 from dfkd_meta.checkpoint import State
 from dfkd_meta.config import Config
@@ -46,8 +46,9 @@ class TrainingConfig(Config):
     ``shift`` moves each image by up to that fraction of its size (at least one pixel, 0 for none);
     ``jitter``, a number of pixels, takes its place when given. ``flip`` mirrors each image half of
     the time; None does so if there is a teacher who gives at least 70 % of the first batch the same
-    class mirrored (85 % on CIFAR-10, 40 % on digits). ``mix`` blends that share of a batch
-    pairwise, labels too; it needs a loss with a teacher, who answers for the blends.
+    class mirrored (85 % on CIFAR-10, 40 % on digits). ``mixup`` blends that share of a batch
+    pairwise and ``cutmix`` puts a rectangle of another image into that share of it, counted from
+    the other end, labels too; both need a loss with a teacher, who answers for what comes of it.
 
     ``optimizer`` is ``adamw`` or ``sgd`` (which wants a learning rate near 0.1); the rate follows
     one cycle (Smith & Topin 2018). ``max_norm`` bounds the norm of each hidden unit's incoming
@@ -66,7 +67,8 @@ class TrainingConfig(Config):
     shift: float = Field(1 / 16, ge=0, lt=0.5)
     jitter: int | None = Field(None, ge=0, le=2**10)
     flip: bool | None = None
-    mix: float = Field(0.5, ge=0, le=1)
+    mixup: float = Field(0.5, ge=0, le=1)
+    cutmix: float = Field(0.5, ge=0, le=1)
     max_norm: float | None = Field(None, gt=0)
     ema: float | None = Field(None, gt=0, lt=1)
 
@@ -207,7 +209,7 @@ class Trainer:
         self.generator.set_state(state["generator"])
 
     def _view(self, batch: SyntheticBatch) -> tuple[Tensor, Tensor | None]:
-        """The batch as this step sees it: each image shifted, some blended, labels likewise."""
+        """The batch as this step sees it: images shifted, some mixed, their labels likewise."""
         config, images = self.config, batch.images
         reach = config.jitter
         if reach and images.dim() != 4:
@@ -222,12 +224,20 @@ class Trainer:
             self.flip = teacher is not None and _sees_mirrored(teacher, images)
         if self.flip:
             images = flip_some(images, self.generator)
-        blend = draw_blend(len(images), config.mix, self.generator) if teacher else None
-        if blend is None or teacher is None:
+        if teacher is None:
             return images, batch.labels
-        if batch.labels is None:
-            return blend(images), None
-        return blend(images), blend(F.one_hot(batch.labels, teacher.outputs.num_classes).float())
+        drawn = (
+            draw_blend(len(images), config.mixup, self.generator),
+            draw_paste(images.shape, config.cutmix, self.generator),
+        )
+        changes = [change for change in drawn if change is not None]
+        labels = batch.labels
+        if labels is not None and changes:
+            labels = F.one_hot(labels, teacher.outputs.num_classes).float()
+        for change in changes:
+            images = change(images)
+            labels = None if labels is None else change(labels)
+        return images, labels
 
 
 def _sees_mirrored(teacher: Teacher, images: Tensor) -> bool:

@@ -34,7 +34,9 @@ class TrainConfig(Config):
     mean: list[float] | None = None
     std: list[PositiveFloat] | None = None
     label_names: list[str] | None = None
-    training: TrainingConfig = TrainingConfig(losses={"hard": 1.0}, batch_size=128, mix=0.0)
+    training: TrainingConfig = TrainingConfig(
+        losses={"hard": 1.0}, batch_size=128, mixup=0.0, cutmix=0.0
+    )
 
 
 def real_pool(dataset: Dataset, inputs: InputSpec, *, limit: int | None = None) -> SyntheticBatch:

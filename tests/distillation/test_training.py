@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from dfkd_meta.augmentation import draw_blend, shift_each
+from dfkd_meta.augmentation import draw_blend, draw_paste, shift_each
 from dfkd_meta.checkpoint import load_state, save_state
 from dfkd_meta.distillation.students import build_student
 from dfkd_meta.distillation.training import TrainingConfig, fit
@@ -163,8 +163,10 @@ def test_defaults_are_plain_adam_on_one_cycle_with_hintons_loss() -> None:
     for batch, _ in zip(batch_stream(config), range(6), strict=False):
         images = shift_each(batch.images, 1, generator)
         blend = draw_blend(8, 0.5, generator)
+        paste = draw_paste(images.shape, 0.5, generator)
         assert blend is not None
-        images = blend(images)
+        assert paste is not None
+        images = paste(blend(images))
         torch.randint(2**62, (1,), generator=generator)  # for layers that draw
         soft = [torch.log_softmax(net(images) / 4.0, 1) for net in (plain, teacher)]
         loss = 16 * nn.functional.kl_div(*soft, reduction="batchmean", log_target=True)

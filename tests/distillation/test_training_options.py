@@ -97,7 +97,7 @@ def dots(rows: int = 200) -> SyntheticBatch:
 def test_jitter_counts_pixels_and_takes_the_place_of_shift(
     settings: dict[str, Any], reach: int
 ) -> None:
-    images = seen_by(TrainingConfig(mix=0, flip=False, **settings), dots())
+    images = seen_by(TrainingConfig(mixup=0, cutmix=0, flip=False, **settings), dots())
     places = images.flatten(1).argmax(1)
     assert int((places // 8 - 4).abs().max()) == reach
     assert int((places % 8 - 4).abs().max()) == reach
@@ -110,31 +110,31 @@ def test_flat_inputs_cannot_jitter() -> None:
 
 
 def test_blends_need_a_teacher() -> None:
-    config = TrainingConfig(losses={"hard": 1.0}, mix=1.0, shift=0)
+    config = TrainingConfig(losses={"hard": 1.0}, mixup=1.0, cutmix=0, shift=0)
     assert torch.equal(seen_by(config, a_pool()), a_pool().images)
     taught = config.model_copy(update={"losses": {"hard": 0.5, "kd": 0.5}})
     assert not torch.equal(seen_by(taught, a_pool()), a_pool().images)
 
 
-def test_labels_of_blends_are_blended_with_them() -> None:
-    """Images that say their class in one pixel: the labels a loss sees must say the same."""
-    config = TrainingConfig(losses={"kd": 1.0, "hard": 1.0}, mix=1.0, shift=0, flip=False)
-    run = trainer(config)
-    pool = a_pool()
-    assert pool.labels is not None
-    pool.images[:, 0, 0, :3] = nn.functional.one_hot(pool.labels, 3).float()
-    images, labels = run._view(pool)
+@pytest.mark.parametrize("cutmix", [0.0, 0.5])
+def test_labels_of_mixed_images_are_mixed_with_them(cutmix: float) -> None:
+    """Images that say their class everywhere: the labels a loss sees must say the same."""
+    mixing = {"mixup": 1.0, "cutmix": cutmix, "shift": 0, "flip": False}
+    config = TrainingConfig.model_validate({"losses": {"kd": 1.0, "hard": 1.0}, **mixing})
+    classes = torch.arange(40) % 3
+    said = nn.functional.one_hot(classes, 3).float()[:, :, None, None].expand(-1, -1, 8, 8)
+    images, labels = trainer(config)._view(SyntheticBatch(said.clone(), classes))
     assert labels is not None
     assert labels.shape == (40, 3)
-    assert torch.allclose(images[:, 0, 0, :3], labels)
+    assert torch.allclose(images.mean((2, 3)), labels, atol=1e-6)
     assert len(labels.unique()) > 20
 
 
 def test_each_option_changes_the_student() -> None:
     plain = TrainingConfig(steps=5, batch_size=8)
     changes: list[dict[str, Any]] = [
-        {"losses": {"mse": 1.0}}, {"temperature": 20.0}, {"jitter": 2}, {"mix": 0.0},
-        {"max_norm": 0.1}, {"ema": 0.9}, {"optimizer": "sgd"}, {"weight_decay": 1.0},
+        {"losses": {"mse": 1.0}}, {"temperature": 20.0}, {"jitter": 2}, {"mixup": 0.0},
+        {"cutmix": 0.0}, {"max_norm": 0.1}, {"ema": 0.9}, {"optimizer": "sgd"}, {"weight_decay": 1.0},
     ]  # fmt: skip
     reference = trained(plain)
     for change in changes:
@@ -143,7 +143,7 @@ def test_each_option_changes_the_student() -> None:
 
 @functools.cache
 def teacher_of_blobs() -> Teacher:
-    hard = TrainingConfig(losses={"hard": 1.0}, steps=60, batch_size=32, mix=0)
+    hard = TrainingConfig(losses={"hard": 1.0}, steps=60, batch_size=32, mixup=0, cutmix=0)
     return train_network("digits_cnn", blobs("train"), TrainConfig(width=0.25, training=hard))
 
 
@@ -158,7 +158,7 @@ def test_students_learn_by_every_loss(losses: dict[str, float] | None) -> None:
     assert data.labels is not None
     images = (data.read(slice(None)) - torch.tensor(teacher.inputs.mean)) / teacher.inputs.std[0]
     pool = SyntheticBatch(images, torch.from_numpy(data.labels))
-    config = TrainingConfig(losses=losses, steps=80, batch_size=32, learning_rate=0.01)
+    config = TrainingConfig(losses=losses, steps=160, batch_size=32, learning_rate=0.01)
     generator = torch.Generator().manual_seed(0)
     student = build_student("half", teacher, seed=0).module
     stream = shuffled(pool, batch_size=32, generator=generator)
@@ -179,7 +179,7 @@ def test_images_are_mirrored_where_the_teacher_knows_them_mirrored(told: bool | 
     teacher = a_teacher(Sides())
     ramp = torch.linspace(0, 1, 8).expand(64, 1, 8, 8).contiguous()
     for images, known in ((ramp, False), (ramp + ramp.flip(3) + 0.001 * ramp, True)):
-        config = TrainingConfig(steps=4, batch_size=8, flip=told, shift=0, mix=0)
+        config = TrainingConfig(steps=4, batch_size=8, flip=told, shift=0, mixup=0, cutmix=0)
         run = trainer(config, teacher=teacher)
         seen = run._view(SyntheticBatch(images))[0]
         mirrored = (seen == images.flip(3)).flatten(1).all(1)

@@ -38,7 +38,9 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], 
         key = (architecture, profile)
         if key not in made:
             folder = tmp_path_factory.mktemp("published") / f"{architecture}-{profile}"
-            training = TrainingConfig(losses={"hard": 1.0}, steps=60, batch_size=32, mix=0)
+            training = TrainingConfig(
+                losses={"hard": 1.0}, steps=60, batch_size=32, mixup=0, cutmix=0
+            )
             config = TrainConfig(width=0.25, training=training)
             teacher = train_network(architecture, blobs("train"), config)
             exporting = ExportConfig(profile=profile, created="2026-01-01T00:00:00Z")
