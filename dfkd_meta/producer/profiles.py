@@ -48,7 +48,8 @@ class ExportConfig(Config):
     ``spectrum_unit_cap`` units has a node per channel instead.
 
     A mixture of the input has up to ``modes`` modes per class, as many as leave ``mixture_cap``
-    numbers in all factors (of rank ``mode_rank``) together; fewer than two are left out.
+    numbers in all factors (of rank ``mode_rank``) together; fewer than two are left out. Another,
+    of one mode under the same cap, describes the input together with hidden layers.
     """
 
     profile: Profile = "standard"
@@ -143,6 +144,7 @@ class _Planner:
         self.config = config
         self.teacher = teacher
         self.taps = list(taps)
+        self.by_id = {tap.id: tap for tap in taps}
         self.groups = teacher.outputs.num_classes if labeled and config.per_class else 1
         self.per_class: Scope = "global" if self.groups == 1 else "per_class"
         self.output = next(tap for tap in taps if not tap.module and tap.side == "output")
@@ -172,7 +174,7 @@ class _Planner:
         if sites := dropout_sites(module):
             yield RecordRequest("dropout", params={"sites": sites})
         for tap in self.places:
-            if not tap.module and tap.side == "input" and _positions(tap) > 1:
+            if tap.is_model_input and _positions(tap) > 1:
                 channels = feature_count([tap], "channel")
                 if frequencies_at(tap) * channels**2 <= self.config.value_cap:
                     yield RecordRequest("power_spectrum", (tap.id,), "channel")
@@ -195,13 +197,14 @@ class _Planner:
         config = self.config
         for tap in (t for t in self.places if t.linear_in_input):
             features = math.prod(tap.shape)
-            at_input = not tap.module and tap.side == "input"
+            at_input = tap.is_model_input
             if features <= (config.input_cap if at_input else config.full_unit_cap):
                 yield RecordRequest("moments", (tap.id,), "unit", self.per_class)
             if at_input and features <= config.input_cap:
                 yield RecordRequest("moments", (tap.id,), "unit", "global")
                 yield self._covariance(tap, config.input_rank)
                 yield from self._mixture(tap)
+                yield from self._joint(tap)
         for tap in self.places:
             features = math.prod(tap.shape)
             if not tap.module or tap == self.last_hidden or tap.linear_in_input:
@@ -232,13 +235,28 @@ class _Planner:
             }
             yield RecordRequest("mixture", (tap.id,), "unit", self.per_class, params)
 
+    def _joint(self, tap: Tap) -> Iterator[RecordRequest]:
+        """The input together with what the teacher makes of it: a deep map, the last hidden layer.
+
+        The map is the first of those with the fewest positions: what is where, in large.
+        """
+        maps = [place for place in self._hidden() if _positions(place) > 1]
+        if not maps or not self.last_hidden:
+            return
+        taps = (tap.id, min(maps, key=_positions).id, self.last_hidden.id)
+        config = self.config
+        features = feature_count([self.by_id[name] for name in taps], "unit")
+        if self.groups * config.mode_rank * features <= config.mixture_cap:
+            params = {"modes": 1, "rank": config.mode_rank, "seed": config.seed}
+            yield RecordRequest("mixture", taps, "unit", self.per_class, params)
+
     def _layers(self) -> list[Tap]:
         """The nodes of the network's graph: the input, and what each layer puts out.
 
         The input stands for the layers that are linear in it.
         """
         outputs = [tap for tap in self._hidden() if tap.side == "output"]
-        return [tap for tap in self.places if not tap.module and tap.side == "input"] + outputs
+        return [tap for tap in self.places if tap.is_model_input] + outputs
 
     def _spectra(self) -> Iterator[RecordRequest]:
         """Spectra of the network's graph and of each pair of layers, all within the cap."""

@@ -135,6 +135,7 @@ KINDS: dict[str, Kind] = {
                 "factor": Role("g m k f", large=True),
                 "mode_count": Role("g m", nonnegative=True),
             },
+            taps=None,
         ),
         _kind("quantiles", {"probability": Role("q", probability=True), "value": Role("g f q")}),
         _kind(

@@ -144,6 +144,11 @@ class Tap(Block):
     shape: Annotated[list[Size], Field(min_length=1, max_length=4)]
     linear_in_input: bool
 
+    @property
+    def is_model_input(self) -> bool:
+        """Whether it is the input of the whole model."""
+        return not self.module and self.side == "input"
+
 
 class TensorRef(Block):
     """A tensor of the sidecar, or (with ``file``) a tensor that already is in a teacher file."""

@@ -210,4 +210,10 @@ def make_accumulator(request: RecordRequest, context: Context) -> Accumulator:
             f"{request.kind} is taken at {wanted} tap(s), the request names {len(request.taps)}",
             where=request.id,
         )
+    if len(request.taps) > 1 and request.reduction == "channel":
+        raise StatisticsError(
+            f"layers differ in their positions, so several have no channel-wise {request.kind}",
+            where=request.id,
+            hint="use the reduction unit or pooled",
+        )
     return accumulator(request, context)

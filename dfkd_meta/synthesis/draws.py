@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dfkd_meta.sidecar import Sidecar
+from dfkd_meta.sidecar import Sidecar, Tap
 from dfkd_meta.synthesis.gaussians import (
     ClassGaussians,
     ClassMixtures,
@@ -13,10 +13,10 @@ from dfkd_meta.synthesis.gaussians import (
     read_gaussians,
     read_mixtures,
 )
-from dfkd_meta.synthesis.marginals import Marginals, read_marginals
+from dfkd_meta.synthesis.marginals import Marginals, ValueMap, read_marginals
 from dfkd_meta.synthesis.recipe import MethodContext
 from dfkd_meta.synthesis.sources.pixels import Start
-from dfkd_meta.synthesis.targets import Targets
+from dfkd_meta.synthesis.targets import Targets, every_class
 
 Draws = ClassMixtures | ClassGaussians
 SAMPLE = 4_000  # draws that tell which values draws have
@@ -42,6 +42,16 @@ def plain_draws(context: MethodContext, draws: Draws) -> Start:
     return start
 
 
+def drawn_along(context: MethodContext, tap: Tap) -> Start:
+    """The part of a joint draw that is the input, within the range of inputs."""
+    low, high = context.bounds
+
+    def start(targets: Targets, generator: torch.Generator) -> Tensor:
+        return targets.features[tap.id].reshape(-1, *context.shape).clamp(low, high)
+
+    return start
+
+
 def drawn_start(context: MethodContext, draws: Draws) -> Start:
     """Draws within the range of inputs, with the recorded marginals where there are any.
 
@@ -52,7 +62,7 @@ def drawn_start(context: MethodContext, draws: Draws) -> Start:
     wanted = read_marginals(context.sidecar, context.device)
     if wanted is None:
         return plain
-    labels = torch.arange(SAMPLE, device=context.device) % context.teacher.outputs.num_classes
-    sample = plain(Targets(labels), torch.Generator().manual_seed(0))
-    own = Marginals.of(sample, wanted.probability)
-    return lambda targets, generator: own.turn_into(wanted, plain(targets, generator))
+    targets = every_class(SAMPLE, context.teacher.outputs.num_classes, context.device)
+    sample = plain(targets, torch.Generator().manual_seed(0))
+    turn = ValueMap.between(Marginals.of(sample, wanted.probability), wanted)
+    return lambda targets, generator: turn(plain(targets, generator))

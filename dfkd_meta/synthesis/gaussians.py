@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -86,6 +88,35 @@ class ClassMixtures:
         return self.modes.sample(groups * count + chosen.flatten().to(groups.device), generator)
 
 
+@dataclass(frozen=True)
+class JointMixtures:
+    """Mixtures over several taps: one draw says what an input is at each of them.
+
+    sizes: features of each tap, in the order in which ``mixtures`` has them.
+    """
+
+    mixtures: ClassMixtures
+    sizes: dict[str, int]
+
+    def sample(self, labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Independent draws, one per label: int64 `n` -> float32 `n f` by tap id."""
+        drawn = self.mixtures.sample(labels, generator)
+        return {tap: drawn[:, place] for tap, place in self._places.items()}
+
+    def mean_variance(self, tap: str) -> float:
+        """Variance of a feature of one tap within a mode, averaged over modes and features."""
+        factor = self.mixtures.modes.factor
+        if factor is None:
+            raise ValueError("modes of a mixture have factors")
+        return float(factor[..., self._places[tap]].square().sum(1).mean())
+
+    @property
+    def _places(self) -> dict[str, slice]:
+        ends = accumulate(self.sizes.values())
+        pairs = zip(self.sizes.items(), ends, strict=True)
+        return {tap: slice(end - size, end) for (tap, size), end in pairs}
+
+
 def group_rows(classes: tuple[int, ...], labels: Tensor) -> Tensor:
     """The group of each label (int64 `n` -> int64 `n`); 0 for global statistics."""
     if not classes:
@@ -98,14 +129,9 @@ def group_rows(classes: tuple[int, ...], labels: Tensor) -> Tensor:
 def of_input(
     sidecar: Sidecar, kind: str, *, scope: str, reduction: str | None = None
 ) -> list[StatisticRecord]:
-    """The records of a kind that describe the model's input itself."""
+    """The records of a kind that describe the model's input itself, and nothing else."""
     found = sidecar.find(kind, scope=scope, reduction=reduction)
-    taps = [sidecar.tap(record.taps[0]) for record in found]
-    return [
-        record
-        for record, tap in zip(found, taps, strict=True)
-        if not tap.module and tap.side == "input"
-    ]
+    return [r for r in found if len(r.taps) == 1 and sidecar.tap(r.taps[0]).is_model_input]
 
 
 def read_tensor(
@@ -152,6 +178,15 @@ def read_mixtures(sidecar: Sidecar, record: StatisticRecord, device: torch.devic
         mean.flatten(0, 1), factor=factor.flatten(0, 1), classes=tuple(range(weight.numel()))
     )
     return ClassMixtures(weight, modes, tuple(record.classes or ()))
+
+
+def read_joint(sidecar: Sidecar, device: torch.device) -> JointMixtures | None:
+    """The first unit-wise ``mixture`` record over several taps, by class; None without one."""
+    for record in sidecar.find("mixture", scope="per_class", reduction="unit"):
+        if len(record.taps) > 1:
+            sizes = {name: math.prod(sidecar.tap(name).shape) for name in record.taps}
+            return JointMixtures(read_mixtures(sidecar, record, device), sizes)
+    return None
 
 
 def _left_out(sidecar: Sidecar, record: StatisticRecord, factor: Tensor, even: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ from dfkd_meta.sidecar import Sidecar
 from dfkd_meta.synthesis.gaussians import of_input, read_tensor
 from dfkd_meta.teachers.axes import is_image
 
+ENTRIES = 4_096
+
 
 @dataclass(frozen=True)
 class Marginals:
@@ -29,18 +31,42 @@ class Marginals:
         place = (probability * (rows.shape[1] - 1)).round().long()
         return cls(probability, rows[:, place])
 
-    def turn_into(self, wanted: Marginals, images: Tensor) -> Tensor:
-        """Images `n c ...` that have these marginals, with the wanted ones at the same levels.
 
-        Each value goes where its quantile is (histogram matching), linearly in between; beyond the
-        outermost levels it stays at them.
+@dataclass(frozen=True)
+class ValueMap:
+    """Changes values of each channel into others, by looking them up (histogram matching).
+
+    low: float32 `c`, what the first entry stands for. per_unit: float32 `c`, entries between two
+    values that differ by one. table: float32 `c t`.
+    """
+
+    low: Tensor
+    per_unit: Tensor
+    table: Tensor
+
+    @classmethod
+    def between(cls, own: Marginals, wanted: Marginals) -> ValueMap:
+        """Gives images that have one set of marginals the other, at the same probabilities.
+
+        Each value goes where its quantile is, linearly in between; beyond the outermost levels it
+        stays at them. Values are told apart to a 4,095th of their range.
         """
-        rows = images.transpose(0, 1).flatten(1).contiguous()
-        upper = torch.searchsorted(self.value, rows).clamp(1, len(self.probability) - 1)
-        low, high = (self.value.gather(1, at) for at in (upper - 1, upper))
-        share = ((rows - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
-        turned = torch.lerp(wanted.value.gather(1, upper - 1), wanted.value.gather(1, upper), share)
-        return turned.view(images.shape[1], len(images), *images.shape[2:]).transpose(0, 1)
+        low, span = own.value[:, :1], own.value[:, -1:] - own.value[:, :1]
+        values = low + span * torch.linspace(0, 1, ENTRIES, device=low.device)
+        upper = torch.searchsorted(own.value.contiguous(), values.contiguous())
+        upper = upper.clamp(1, len(own.probability) - 1)
+        start, end = (own.value.gather(1, at) for at in (upper - 1, upper))
+        share = ((values - start) / (end - start).clamp_min(1e-12)).clamp(0, 1)
+        table = torch.lerp(wanted.value.gather(1, upper - 1), wanted.value.gather(1, upper), share)
+        per_unit = torch.where(span > 0, (ENTRIES - 1) / span, 0.0)
+        return cls(low[:, 0], per_unit[:, 0], table)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images `n c ...` to images `n c ...`."""
+        rows = images.transpose(0, 1).flatten(1)
+        entry = (rows - self.low[:, None]).mul_(self.per_unit[:, None]).add_(0.5)
+        found = self.table.gather(1, entry.clamp_(0, ENTRIES - 1).long())
+        return found.view(images.shape[1], len(images), *images.shape[2:]).transpose(0, 1)
 
 
 def read_marginals(sidecar: Sidecar, device: torch.device) -> Marginals | None:

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from dfkd_meta.sidecar import Sidecar
-from dfkd_meta.synthesis.draws import Draws, plain_draws
 from dfkd_meta.synthesis.gaussians import of_input, read_tensor
-from dfkd_meta.synthesis.marginals import Marginals, read_marginals
+from dfkd_meta.synthesis.marginals import Marginals, ValueMap, read_marginals
 from dfkd_meta.synthesis.recipe import MethodContext
 from dfkd_meta.synthesis.sources.pixels import Render, Rendering, Start
-from dfkd_meta.synthesis.targets import Targets
+from dfkd_meta.synthesis.targets import Targets, TargetSampler
 from dfkd_meta.teachers import cosine_transform
 from dfkd_meta.teachers.axes import is_image
 
@@ -64,22 +63,21 @@ class NaturalImages:
     """Renders coordinates as images with a recorded spectrum and, if known, recorded values.
 
     White noise becomes noise with the spectrum of the data; then each channel gets the values that
-    the data have (``wanted``, for ``own``: those of such noise), and what is outside of the bounds
-    (low, high) is cut. Gradients pass through both as if they were not there: values that do not
+    the data have (by ``turn``, from those of such noise), and what is outside of the bounds (low,
+    high) is cut. Gradients pass through both as if they were not there: values that do not
     occur (gray in a drawing) are no wall between those that do.
     """
 
     spectrum: Spectrum
     bounds: tuple[Tensor, Tensor]
-    own: Marginals | None = None
-    wanted: Marginals | None = None
+    turn: ValueMap | None = None
 
     def __call__(self, white: Tensor) -> Tensor:
         """Coordinates `n c h w` to images `n c h w`."""
         plain = self.spectrum.images(white)
         turned = plain.detach()
-        if self.own is not None and self.wanted is not None:
-            turned = self.own.turn_into(self.wanted, turned)
+        if self.turn is not None:
+            turned = self.turn(turned)
         return turned.clamp(*self.bounds) + (plain - plain.detach())
 
 
@@ -110,20 +108,19 @@ class DrawnCoordinates:
 
 
 def natural_images(
-    context: MethodContext, white: Start, draws: Draws | None = None
+    context: MethodContext, white: Start, draw: Start | None, sampler: TargetSampler
 ) -> Rendering | None:
     """How a sidecar lets white noise be rendered; None without a power spectrum of the input.
 
-    Where there are ``draws`` from class-wise records of the input, noise completes them.
+    Where class-wise records of the input give a ``draw`` for what ``sampler`` aims at, noise
+    completes it.
     """
     spectrum = read_spectrum(context.sidecar, context.device)
     if spectrum is None:
         return None
-    labels = torch.arange(SAMPLE, device=context.device) % context.teacher.outputs.num_classes
-    sample = Targets(labels)
-    drawn = None
-    if draws is not None:
-        drawn = DrawnCoordinates.of(spectrum, plain_draws(context, draws), sample)
+    every = replace(sampler, classes_per_batch=None)
+    sample = every.sample(SAMPLE, 0, torch.Generator().manual_seed(0))
+    drawn = None if draw is None else DrawnCoordinates.of(spectrum, draw, sample)
 
     def coordinates(targets: Targets, generator: torch.Generator) -> Render:
         return (lambda noise: noise) if drawn is None else drawn(targets, generator)
@@ -134,8 +131,8 @@ def natural_images(
         generator = torch.Generator().manual_seed(0)
         noise = white(sample, generator)
         found = spectrum.images(coordinates(sample, generator)(noise))
-        own = Marginals.of(found, wanted.probability)
-        images = replace(images, own=own, wanted=wanted)
+        turn = ValueMap.between(Marginals.of(found, wanted.probability), wanted)
+        images = replace(images, turn=turn)
 
     def rendering(targets: Targets, generator: torch.Generator) -> Render:
         place = coordinates(targets, generator)

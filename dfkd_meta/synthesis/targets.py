@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfkd_meta.synthesis.gaussians import ClassGaussians
+from dfkd_meta.synthesis.gaussians import ClassGaussians, JointMixtures
 
 SoftLabels = Callable[[Tensor, torch.Generator], Tensor]
 """Draws a distribution over the classes per label: int64 `n` -> float32 `n c`, rows sum to 1."""
@@ -28,13 +28,19 @@ class Targets:
     soft: Tensor | None = None
 
 
+def every_class(size: int, num_classes: int, device: torch.device) -> Targets:
+    """``size`` labels in which the classes take turns, for a look at draws of all of them."""
+    return Targets(torch.arange(size, device=device) % num_classes)
+
+
 @dataclass(frozen=True)
 class TargetSampler:
     """Draws a class-balanced batch of targets.
 
     ``classes_per_batch`` bounds how many classes share a batch, so that each has enough samples to
     match statistics over; the classes rotate from batch to batch. ``features`` holds the Gaussians
-    to draw activations from, by tap id; ``soft`` draws class probabilities.
+    to draw activations from, by tap id, ``joint`` those of several taps at once; ``soft`` draws
+    class probabilities.
     """
 
     num_classes: int
@@ -42,6 +48,7 @@ class TargetSampler:
     features: dict[str, ClassGaussians] = field(default_factory=dict)
     classes_per_batch: int | None = None
     soft: SoftLabels | None = None
+    joint: JointMixtures | None = None
 
     def sample(self, size: int, index: int, generator: torch.Generator) -> Targets:
         """The targets of batch number ``index`` (0, 1, ...): ``size`` rows, ordered by class.
@@ -52,6 +59,8 @@ class TargetSampler:
         chosen = (torch.arange(share) + index * share) % self.num_classes
         labels = chosen.repeat_interleave(-(-size // share))[:size].to(self.device)
         features = {tap: source.sample(labels, generator) for tap, source in self.features.items()}
+        if self.joint is not None:
+            features |= self.joint.sample(labels, generator)
         soft = self.soft(labels, generator).to(self.device) if self.soft else None
         return Targets(labels, features, soft)
 

@@ -134,7 +134,8 @@ def test_each_option_changes_the_student() -> None:
     plain = TrainingConfig(steps=5, batch_size=8)
     changes: list[dict[str, Any]] = [
         {"losses": {"mse": 1.0}}, {"temperature": 20.0}, {"jitter": 2}, {"mixup": 0.0},
-        {"cutmix": 0.0}, {"max_norm": 0.1}, {"ema": 0.9}, {"optimizer": "sgd"}, {"weight_decay": 1.0},
+        {"cutmix": 0.0}, {"max_norm": 0.1}, {"ema": 0.9}, {"optimizer": "sgd"},
+        {"weight_decay": 1.0},
     ]  # fmt: skip
     reference = trained(plain)
     for change in changes:

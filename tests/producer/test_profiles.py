@@ -93,6 +93,7 @@ def test_full_adds_the_input_and_covariances() -> None:
         "moments/input/unit/global",
         "covariance/input/unit/per_class",
         "mixture/input/unit/per_class",
+        "mixture/input+two:output+head:input/unit/per_class",
         "moments/one:output/unit/per_class",
         "covariance/two:output/unit/per_class",
         "covariance/output/unit/per_class",
@@ -113,14 +114,25 @@ def test_a_mixture_has_as_many_modes_as_fit() -> None:
 
     def mixture(**own: Any) -> dict[str, Any]:
         requests = plan(ExportConfig(profile="full", **own), t, default_taps(t), labeled=True)
-        found = [dict(request.params) for request in requests if request.kind == "mixture"]
-        return found[0] if found else {}
+        found = {r.taps: dict(r.params) for r in requests if r.kind == "mixture"}
+        return found.get(("input",), {})
 
     assert mixture(seed=4) == {"modes": 10, "rank": 20, "seed": 4, "cluster_tap": "head:input"}
     each = 3 * 5 * 36  # classes, rank, features
     assert mixture(mode_rank=5, mixture_cap=4 * each + 1)["modes"] == 4
     assert not mixture(mode_rank=5, mixture_cap=2 * each - 1)
     assert not mixture(modes=1)
+
+
+def test_a_joint_mixture_takes_the_first_of_the_smallest_maps() -> None:
+    def joint(module: nn.Module, **own: Any) -> list[tuple[str, ...]]:
+        t = teacher(module)
+        requests = plan(ExportConfig(profile="full", **own), t, default_taps(t), labeled=True)
+        return [r.taps for r in requests if r.kind == "mixture" and len(r.taps) > 1]
+
+    assert joint(Deep()) == [("input", "two:output", "head:input")]
+    assert joint(Deep(), input_cap=35) == []
+    assert joint(PlainNet()) == []  # no hidden map
 
 
 def spectra(t: Teacher, **own: Any) -> dict[str, RecordRequest]:

@@ -28,6 +28,10 @@ def mixture(groups: int = 2, min_count: int = 11, **params: object) -> Mixture:
     return made
 
 
+def replace_id(tap: Tap, name: str) -> Tap:
+    return tap.model_copy(update={"id": name, "module": name})
+
+
 def blobs(sizes: list[int], seed: int = 0) -> tuple[Tensor, Tensor]:
     """Rows float64 `n f` around one corner per size, far apart, shuffled; and their corners."""
     generator = torch.Generator().manual_seed(seed)
@@ -108,6 +112,48 @@ def test_a_sketched_mixture_is_close_to_the_exact_one() -> None:
     one, two = exact.result().arrays, sketched.result().arrays
     np.testing.assert_array_equal(one["mode_count"], two["mode_count"])
     np.testing.assert_allclose(one["factor"], two["factor"], rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("exact_up_to", [128, 3])
+def test_several_taps_count_alike_and_are_drawn_together(exact_up_to: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(200, 2, generator=generator, dtype=torch.float64)
+    mixing = torch.randn(2, FEATURES, generator=generator, dtype=torch.float64)
+    large, small = 1e3 * hidden @ mixing, 1e-2 * (hidden.flip(1) @ mixing + 5)
+    taps = (TAP, replace_id(TAP, "y"))
+    params = {"modes": 1, "rank": 2, "exact_up_to": exact_up_to}
+    request = RecordRequest("mixture", ("x", "y"), "unit", "global", params)
+    made = make_accumulator(request, Context(nn.Identity(), taps, 2 * FEATURES))
+    rows = torch.cat([large, small], 1)
+    made.update(rows.unsqueeze(1), torch.zeros(200, dtype=torch.int64))
+    factor = made.result().arrays["factor"][0, 0]
+    expected = np.cov(rows.numpy(), rowvar=False, bias=True)
+    # Of rank 2, so two rows that saw the large tap alone would say nothing right of the small one.
+    spread = np.sqrt(np.diag(expected))
+    np.testing.assert_allclose(
+        factor.T @ factor / np.outer(spread, spread),
+        expected / np.outer(spread, spread),
+        atol=1e-6,
+    )
+
+
+def test_the_scale_of_a_tap_does_not_change_what_leads() -> None:
+    """Two taps of many directions each: with other units, the same rows in those units."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(300, 2 * FEATURES, generator=generator, dtype=torch.float64)
+    rows[:, FEATURES:] += rows[:, :FEATURES]
+    found = []
+    for unit in (1.0, 1e3):
+        scaled = rows.clone()
+        scaled[:, FEATURES:] *= unit
+        request = RecordRequest("mixture", ("x", "y"), "unit", "global", {"modes": 1, "rank": 3})
+        context = Context(nn.Identity(), (TAP, replace_id(TAP, "y")), 2 * FEATURES)
+        made = make_accumulator(request, context)
+        made.update(scaled.unsqueeze(1), torch.zeros(300, dtype=torch.int64))
+        factor = made.result().arrays["factor"][0, 0]
+        factor[:, FEATURES:] /= unit
+        found.append(factor.T @ factor)
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6, atol=1e-9)
 
 
 def test_k_means_and_nearest() -> None:

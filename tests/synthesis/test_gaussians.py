@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dfkd_meta.synthesis.gaussians import ClassGaussians, ClassMixtures
+from dfkd_meta.synthesis.gaussians import ClassGaussians, ClassMixtures, JointMixtures
 
 
 def draws(gaussians: ClassGaussians, label: int, count: int = 40_000) -> torch.Tensor:
@@ -58,3 +58,18 @@ def test_a_mixture_draws_its_modes_by_weight() -> None:
     assert (three[first, 0] == 10).all()
     assert (seven[:, 1] == 50).all()
     assert float(seven[:, 0].std()) == pytest.approx(1.0, rel=0.05)
+
+
+def test_one_joint_draw_is_the_same_input_at_every_tap() -> None:
+    modes = ClassGaussians(
+        torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]]),
+        factor=torch.tensor([[[1.0, -1.0, 4.0]], [[0.0, 0.0, 2.0]]]),
+        classes=(0, 1),
+    )
+    joint = JointMixtures(ClassMixtures(torch.ones(2, 1), modes, (0, 1)), {"a": 2, "b": 1})
+    labels = torch.zeros(500, dtype=torch.int64)
+    drawn = joint.sample(labels, torch.Generator().manual_seed(0))
+    assert {tap: rows.shape for tap, rows in drawn.items()} == {"a": (500, 2), "b": (500, 1)}
+    torch.testing.assert_close(drawn["b"][:, 0] - 3, 4 * (drawn["a"][:, 0] - 1), atol=1e-4, rtol=0)
+    assert joint.mean_variance("a") == pytest.approx(2 / 4)
+    assert joint.mean_variance("b") == pytest.approx((16 + 4) / 2)

@@ -15,6 +15,7 @@ from dfkd_meta.synthesis.engine import Synthesizer
 from dfkd_meta.synthesis.gaussians import ClassMixtures
 from dfkd_meta.synthesis.marginals import Marginals, read_marginals
 from dfkd_meta.synthesis.recipe import MethodContext, Recipe, methods
+from dfkd_meta.synthesis.sources.pixels import PixelSource
 from dfkd_meta.synthesis.targets import Targets
 from dfkd_meta.teachers import teacher_from_sidecar
 
@@ -70,7 +71,27 @@ def test_other_draws_are_not_trusted(published: Published) -> None:
     context = context_of(published("digits_cnn", "full"))
     made = recipe(context, trust=1.01)
     assert made.steps == 60
-    assert weighed(made) == {"features", "moments", "layout"}
+    assert weighed(made) == {"features", "maps", "moments", "layout"}
+
+
+def test_joint_draws_say_what_an_input_starts_from_and_is_pulled_to(published: Published) -> None:
+    context = context_of(published("digits_cnn", "full"))
+    made = recipe(context, trust=1.01)
+    assert made.targets.joint is not None
+    targets = made.targets.sample(60, 0, torch.Generator().manual_seed(0))
+    assert set(targets.features) == set(made.targets.joint.sizes)
+    term = made.terms["maps"].term
+    assert [tap.id for tap in term.taps] == list(made.targets.joint.sizes)[1:-1]
+    # Without noise and steps an input is the draw itself, but for the values it is given.
+    source = made.source
+    assert isinstance(source, PixelSource)
+    assert source.rendering is not None
+    still = torch.zeros(60, *context.shape)
+    shown = source.rendering(targets, torch.Generator())(still).flatten(1)
+    drawn = targets.features["input"]
+    own = torch.corrcoef(torch.cat([shown, drawn]))[:60, 60:]
+    assert float(own.diagonal().mean()) > 0.8
+    assert float(own.diagonal().mean()) > float(own.mean()) + 0.2
 
 
 @pytest.mark.parametrize(

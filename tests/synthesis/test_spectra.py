@@ -9,8 +9,8 @@ import torch
 
 from dfkd_meta.data import batches
 from dfkd_meta.sidecar import read_sidecar
-from dfkd_meta.synthesis.draws import read_draws
-from dfkd_meta.synthesis.marginals import Marginals
+from dfkd_meta.synthesis.draws import plain_draws, read_draws
+from dfkd_meta.synthesis.marginals import Marginals, ValueMap
 from dfkd_meta.synthesis.recipe import MethodContext
 from dfkd_meta.synthesis.sources.pixels import PixelSource, white_start
 from dfkd_meta.synthesis.spectra import (
@@ -21,7 +21,7 @@ from dfkd_meta.synthesis.spectra import (
     natural_images,
     read_spectrum,
 )
-from dfkd_meta.synthesis.targets import Targets
+from dfkd_meta.synthesis.targets import Targets, TargetSampler
 from dfkd_meta.teachers import cosine_transform, teacher_from_sidecar
 from tests.support.published import blobs
 
@@ -69,7 +69,7 @@ def test_rendered_noise_has_the_wanted_values_within_the_bounds() -> None:
     levels = torch.arange(1, 100) / 100
     wanted = Marginals(levels, torch.stack([(levels > 0.7).float(), 4 * levels - 2]))
     own = Marginals.of(spectrum().images(noise(2_000)), levels)
-    images = NaturalImages(spectrum(), BOUNDS, own, wanted)(noise(2_000))
+    images = NaturalImages(spectrum(), BOUNDS, ValueMap.between(own, wanted))(noise(2_000))
     drawing, ramp = images.transpose(0, 1).flatten(1)
     assert abs(float((drawing > 0.5).float().mean()) - 0.3) < 0.02
     assert float(((drawing > 0.01) & (drawing < 0.99)).float().mean()) < 0.02
@@ -84,7 +84,9 @@ def test_gradients_pass_through_what_is_cut_and_turned() -> None:
     plain, turned = noise(5).requires_grad_(), noise(5).requires_grad_()
     weight = torch.randn(5, 2, HEIGHT, WIDTH)
     spectrum().images(plain).mul(weight).sum().backward()
-    NaturalImages(spectrum(), BOUNDS, own, wanted)(turned).mul(weight).sum().backward()
+    NaturalImages(spectrum(), BOUNDS, ValueMap.between(own, wanted))(turned).mul(
+        weight
+    ).sum().backward()
     torch.testing.assert_close(turned.grad, plain.grad)
 
 
@@ -121,8 +123,12 @@ def test_what_a_sidecar_records_decides_how_noise_is_rendered(
     white = white_start(context.shape, CPU, 0.0)
     targets = Targets(torch.arange(60) % context.teacher.outputs.num_classes)
 
+    sampler = TargetSampler(context.teacher.outputs.num_classes, CPU)
+
     def images() -> torch.Tensor:
-        rendering = natural_images(context, white, read_draws(sidecar, CPU))
+        draws = read_draws(sidecar, CPU)
+        draw = None if draws is None else plain_draws(context, draws)
+        rendering = natural_images(context, white, draw, sampler)
         assert rendering is not None
         generator = torch.Generator().manual_seed(1)
         return rendering(targets, generator)(white(targets, generator))
@@ -144,7 +150,7 @@ def test_what_a_sidecar_records_decides_how_noise_is_rendered(
     without("quantiles")
     assert not torch.equal(images(), noise)
     without("power_spectrum")
-    assert natural_images(context, white) is None
+    assert natural_images(context, white, None, sampler) is None
 
 
 def test_the_rate_falls_to_a_tenth() -> None:

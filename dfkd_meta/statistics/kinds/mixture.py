@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,7 +20,8 @@ from dfkd_meta.statistics.base import (
 )
 from dfkd_meta.statistics.factors import nystrom_eigenpairs, sketch_matrix, top_eigenpairs
 from dfkd_meta.statistics.kinds.covariance import OVERSAMPLING, largest_positive, seen_through
-from dfkd_meta.statistics.running import Full, Running, Scatter, Sketch
+from dfkd_meta.statistics.observe import feature_count
+from dfkd_meta.statistics.running import Diagonal, Full, Running, Scatter, Sketch
 
 MODES = 10
 RANK = 20
@@ -42,9 +45,13 @@ class Mixture(Accumulator):
     ``seed``. A mode of fewer than the minimum group size is folded into the one whose mean is
     nearest; modes come in order of size, and absent ones have weight 0.
 
+    Several taps are described together: their features one after the other, so that one draw gives
+    all of them. Leading is then what leads when every tap is scaled to a total variance of 1 within
+    the mode; the factor is in the taps' own units.
+
     Beyond ``exact_up_to`` (128) features the scatter is kept as its product with a seeded test
-    matrix of 2 rank + 10 columns, as in ``covariance``. float64. Merge: Chan's. Raises
-    StatisticsError when modes or rank are below 1.
+    matrix of 2 rank + 10 columns, as in ``covariance``, tap by tap, since the scales are known at
+    the end. float64. Merge: Chan's. Raises StatisticsError when modes or rank are below 1.
     """
 
     kind = "mixture"
@@ -62,17 +69,24 @@ class Mixture(Accumulator):
         features, seed = context.features, int(params.get("seed", 0))
         self.rank = min(rank, features)
         self.sketched = features > int(params.get("exact_up_to", EXACT_FEATURES))
+        self.blocks = _blocks(request, context)
         scatters: dict[str, Scatter] = {"covariance": Full()}
         if self.sketched:
             columns = 2 * self.rank + OVERSAMPLING
             self.test_matrix = sketch_matrix(features, columns, seed).to(context.device)
-            scatters = {"sketch": Sketch(self.test_matrix)}
+            scatters = {
+                f"sketch{number}": Sketch(self.test_matrix[block], block)
+                for number, block in enumerate(self.blocks)
+            }
+            scatters["variance"] = Diagonal()
         rows = context.groups * self.modes
         self.running = Running(rows, features, scatters, context.device)
         self.parts = {"x": self.running}
 
-    def scout(self) -> Scout:
-        """Finds the modes; groups become ``group * modes + mode``."""
+    def scout(self) -> Scout | None:
+        """Finds the modes; groups become ``group * modes + mode``. One mode needs no finding."""
+        if self.modes == 1:
+            return None
         params = self.request.params
         tap = str(params.get("cluster_tap", self.request.taps[0]))
         return _Clusters(tap, self.context.groups, self.modes, int(params.get("seed", 0)))
@@ -85,11 +99,10 @@ class Mixture(Accumulator):
         groups, modes = self.context.groups, self.modes
         count = running.count.reshape(groups, modes)
         total = count.sum(1, keepdim=True).clamp(min=1)
-        values, vectors = self._eigenpairs(running)
         arrays = {
             "weight": count.double() / total,
             "mean": running.mean.reshape(groups, modes, -1),
-            "factor": (values.sqrt().unsqueeze(-1) * vectors).reshape(groups, modes, self.rank, -1),
+            "factor": self._factor(running).reshape(groups, modes, self.rank, -1),
             "mode_count": count.double(),
         }
         order = count.sort(dim=1, descending=True, stable=True).indices
@@ -124,10 +137,31 @@ class Mixture(Accumulator):
                 running.fold_(least, int(others[away.argmin().cpu()]))
         return running
 
-    def _eigenpairs(self, running: Running) -> tuple[Tensor, Tensor]:
+    def _factor(self, running: Running) -> Tensor:
+        """The leading rows `g k f` of a square root of the covariance, every tap counting alike."""
         if self.sketched:
-            return nystrom_eigenpairs(running.moment("sketch"), self.test_matrix, self.rank)
-        return top_eigenpairs(running.moment("covariance"), self.rank)
+            scale = self._scale(running.moment("variance"))
+            sketch = torch.zeros_like(running.moment("sketch0"))
+            for number, block in enumerate(self.blocks):
+                sketch += scale[:, block.start, None, None] * running.moment(f"sketch{number}")
+            pairs = nystrom_eigenpairs(scale.unsqueeze(-1) * sketch, self.test_matrix, self.rank)
+        else:
+            covariance = running.moment("covariance")
+            scale = self._scale(covariance.diagonal(dim1=-2, dim2=-1))
+            scaled = scale.unsqueeze(-1) * covariance * scale.unsqueeze(-2)
+            pairs = top_eigenpairs(scaled, self.rank)
+        values, vectors = pairs
+        return values.sqrt().unsqueeze(-1) * vectors / scale.unsqueeze(-2)
+
+    def _scale(self, variance: Tensor) -> Tensor:
+        """What brings each tap to a total variance of 1: `g f` of variances `g f`."""
+        if len(self.blocks) == 1:
+            return torch.ones_like(variance)
+        scale = torch.empty_like(variance)
+        for block in self.blocks:
+            total = variance[:, block].sum(1, keepdim=True)
+            scale[:, block] = torch.where(total > 0, total, 1.0).rsqrt()
+        return scale
 
     @classmethod
     def reference(
@@ -147,6 +181,14 @@ class Mixture(Accumulator):
                 }
             )
         return {role: np.stack([arrays[role] for arrays in found]) for role in found[0]}
+
+
+def _blocks(request: RecordRequest, context: Context) -> list[slice]:
+    """Where the features of each tap lie."""
+    if len(context.taps) < 2:
+        return [slice(0, context.features)]
+    sizes = [feature_count([tap], request.reduction) for tap in context.taps]
+    return [slice(end - size, end) for end, size in zip(accumulate(sizes), sizes, strict=True)]
 
 
 def _reference_root(sigma: np.ndarray, request: RecordRequest) -> np.ndarray:

@@ -44,7 +44,7 @@ class Spectrum(Accumulator):
 
     Up to ``exact_up_to`` (1,024) units the covariance is exact. Beyond, it is kept as its product
     with a seeded test matrix of 2 k + 10 columns, as ``covariance`` does. float64. Merge: Chan's.
-    Raises StatisticsError: another graph, a fraction outside (0, 1], several taps channel-wise.
+    Raises StatisticsError: another graph, a fraction outside (0, 1].
     """
 
     kind = "spectrum"
@@ -141,12 +141,6 @@ def _graph(request: RecordRequest) -> str:
             f"there is no spectrum of the graph {graph!r} here",
             where=request.id,
             hint="graphs: " + ", ".join(GRAPHS),
-        )
-    if len(request.taps) > 1 and request.reduction == "channel":
-        raise StatisticsError(
-            "layers differ in their positions, so several taps have no channel-wise spectrum",
-            where=request.id,
-            hint="use the reduction unit or pooled",
         )
     return graph
 

@@ -8,16 +8,21 @@ import torch
 from pydantic import Field
 
 from dfkd_meta.config import Config
-from dfkd_meta.synthesis.draws import Draws, drawn_start, read_draws
-from dfkd_meta.synthesis.gaussians import ClassGaussians, read_gaussians
+from dfkd_meta.synthesis.draws import Draws, drawn_along, drawn_start, plain_draws, read_draws
+from dfkd_meta.synthesis.gaussians import (
+    ClassGaussians,
+    JointMixtures,
+    read_gaussians,
+    read_joint,
+)
 from dfkd_meta.synthesis.methods.deep_inversion import STATISTICS, batch_statistics
 from dfkd_meta.synthesis.methods.lopes_top_layer import TOP, top_record, top_target
 from dfkd_meta.synthesis.recipe import MethodContext, Query, Recipe, Rounds, Weighted, method
-from dfkd_meta.synthesis.sources.pixels import PixelSource, gaussian_start, white_start
+from dfkd_meta.synthesis.sources.pixels import PixelSource, Start, gaussian_start, white_start
 from dfkd_meta.synthesis.spectra import natural_images
-from dfkd_meta.synthesis.targets import TargetSampler
+from dfkd_meta.synthesis.targets import TargetSampler, every_class
 from dfkd_meta.synthesis.terms.adversarial import AgreementDivergence
-from dfkd_meta.synthesis.terms.features import FeatureTarget
+from dfkd_meta.synthesis.terms.features import FeatureTarget, FeatureTargets
 from dfkd_meta.synthesis.terms.labels import CrossEntropy
 from dfkd_meta.synthesis.terms.moments import RecordedMoments, StandardizedMoments
 from dfkd_meta.teachers import last_hidden_tap
@@ -39,12 +44,12 @@ class RecordedConfig(Config):
     completes draws, where there are any), and move in the coordinates of the spectrum (without one:
     from noise of std up to ``start_std``).
     ``features`` pulls each to a draw of its own at the last hidden layer, or at the logits if they
-    are all there is. ``moments`` matches the channels' recorded moments class by class, ``layout``
-    those of every unit where there are positions; ``overall`` matches moments over all classes,
-    where none are recorded by class. ``labels`` is cross-entropy (None: 1 where there is nothing to
-    draw from, else 0), ``adversarial`` asks for inputs on which the student is still unlike the
-    teacher. A class has ``class_samples`` or more rows in a batch, so that its moments mean
-    something.
+    are all there is, ``maps`` to the same draw at the other layers that are recorded with it.
+    ``moments`` matches the channels' recorded moments class by class, ``layout`` those of every
+    unit where there are positions; ``overall`` matches moments over all classes, where none are
+    recorded by class. ``labels`` is cross-entropy (None: 1 where there is nothing to draw from,
+    else 0), ``adversarial`` asks for inputs on which the student is still unlike the teacher. A
+    class has ``class_samples`` or more rows in a batch, so that its moments mean something.
     """
 
     trust: float = Field(0.9, ge=0)
@@ -60,6 +65,7 @@ class RecordedConfig(Config):
     contrast: float = Field(0.5, ge=0)
     start_std: float = Field(1.0, gt=0)
     features_weight: float = Field(1.0, ge=0)
+    maps_weight: float = Field(1.0, ge=0)
     moments_weight: float = Field(1.0, ge=0)
     layout_weight: float = Field(1.0, ge=0)
     overall_weight: float = Field(1.0, ge=0)
@@ -105,8 +111,7 @@ def _recognized(context: MethodContext, source: PixelSource) -> float:
     The probe has a stream of its own: looking does not change what is made afterwards.
     """
     generator = torch.Generator().manual_seed(0)
-    sampler = TargetSampler(context.teacher.outputs.num_classes, context.device)
-    targets = sampler.sample(PROBE_SIZE, 0, generator)
+    targets = every_class(PROBE_SIZE, context.teacher.outputs.num_classes, context.device)
     with torch.no_grad():
         picked = context.teacher(source.fresh(targets, generator)).argmax(1)
     return float((picked == targets.labels).float().mean())
@@ -114,20 +119,23 @@ def _recognized(context: MethodContext, source: PixelSource) -> float:
 
 def _refined(context: MethodContext, config: RecordedConfig, draws: Draws | None) -> Recipe:
     """Inputs optimized to match hidden-layer records."""
-    aim = _aim(context)
+    joint, aim = read_joint(context.sidecar, context.device), _aim(context)
+    together = joint.sizes if joint else {}
     by_class = any(record.scope == "per_class" for record in context.sidecar.find("moments"))
     share = max(1, config.batch_size // config.class_samples) if by_class else None
+    sampler = TargetSampler(
+        context.teacher.outputs.num_classes,
+        context.device,
+        {term.tap.id: gaussians for term, gaussians in aim if term.tap.id not in together},
+        classes_per_batch=share,
+        joint=joint,
+    )
     return Recipe(
-        targets=TargetSampler(
-            context.teacher.outputs.num_classes,
-            context.device,
-            {term.tap.id: gaussians for term, gaussians in aim},
-            classes_per_batch=share,
-        ),
-        source=_free_inputs(context, config, draws),
+        targets=sampler,
+        source=_free_inputs(context, config, _input_draw(context, draws, joint), sampler),
         images=config.batch_size,
         batch_size=config.batch_size,
-        terms=_terms(context, config, [term for term, _ in aim], by_class=by_class),
+        terms=_terms(context, config, [term for term, _ in aim], joint, by_class=by_class),
         steps=config.steps,
         rounds=Rounds(
             config.student_steps, warm_up=config.warm_up, capacity=config.capacity, balanced=True
@@ -135,12 +143,25 @@ def _refined(context: MethodContext, config: RecordedConfig, draws: Draws | None
     )
 
 
+def _input_draw(
+    context: MethodContext, draws: Draws | None, joint: JointMixtures | None
+) -> Start | None:
+    """What is known of an input before it moves: the part of its joint draw, or a draw of its own.
+
+    Only the former fits the activations that the input is pulled to.
+    """
+    for tap in context.sidecar.manifest.taps:
+        if joint is not None and tap.is_model_input and tap.id in joint.sizes:
+            return drawn_along(context, tap)
+    return None if draws is None else plain_draws(context, draws)
+
+
 def _free_inputs(
-    context: MethodContext, config: RecordedConfig, draws: Draws | None
+    context: MethodContext, config: RecordedConfig, draw: Start | None, sampler: TargetSampler
 ) -> PixelSource:
     """Inputs as parameters, in the coordinates of their recorded spectrum if there is one."""
     start = white_start(context.shape, context.device, config.contrast)
-    rendering, bounds = natural_images(context, start, draws), None
+    rendering, bounds = natural_images(context, start, draw, sampler), None
     if rendering is None:
         start = gaussian_start(context.shape, context.device, std=config.start_std, vary=True)
         bounds = context.bounds
@@ -150,7 +171,12 @@ def _free_inputs(
 
 
 def _terms(
-    context: MethodContext, config: RecordedConfig, aim: list[FeatureTarget], *, by_class: bool
+    context: MethodContext,
+    config: RecordedConfig,
+    aim: list[FeatureTarget],
+    joint: JointMixtures | None,
+    *,
+    by_class: bool,
 ) -> dict[str, Weighted]:
     labels = (0.0 if aim else 1.0) if config.labels_weight is None else config.labels_weight
     terms: dict[str, Weighted] = {
@@ -159,6 +185,9 @@ def _terms(
     }
     for term in aim:
         terms["features"] = Weighted(term, config.features_weight)
+    maps = _maps(context, joint, {term.tap.id for term in aim}) if joint else ()
+    if maps:
+        terms["maps"] = Weighted(FeatureTargets(maps), config.maps_weight)
     weights = {
         "moments": config.moments_weight,
         "layout": config.layout_weight,
@@ -168,6 +197,18 @@ def _terms(
         if records:
             terms[name] = Weighted(StandardizedMoments(tuple(records)), weights[name])
     return terms
+
+
+def _maps(
+    context: MethodContext, joint: JointMixtures, aimed: set[str]
+) -> tuple[FeatureTarget, ...]:
+    """The distances to joint draws between the input and the layer that is aimed at anyway."""
+    taps = [context.sidecar.tap(name) for name in joint.sizes]
+    return tuple(
+        FeatureTarget(tap, scale=joint.mean_variance(tap.id))
+        for tap in taps
+        if tap.id not in aimed and not tap.is_model_input
+    )
 
 
 def _moments(context: MethodContext, *, by_class: bool) -> dict[str, list[RecordedMoments]]:

@@ -58,6 +58,19 @@ def _mixture() -> Example:
     return traced(made, x=3)
 
 
+def _mixture_over_two_taps() -> Example:
+    item = record("x", "mixture", "conv2", "pooled", count=[SAMPLES_OF_ALL])
+    item["taps"] = ["conv2", "fc"]
+    made = empty().add(
+        item,
+        weight=[[1.0]],
+        mean=np.zeros((1, 1, 5), np.float32),
+        factor=np.ones((1, 1, 2, 5), np.float32),
+        mode_count=[[SAMPLES_OF_ALL]],
+    )
+    return traced(made, x=5)
+
+
 def _quantiles() -> Example:
     made = empty().add(
         record("q", "quantiles", "conv2", "channel"),
@@ -162,6 +175,7 @@ CASES = [
     Case("full", INPUT_NOTES, full()),
     Case("spectrum-over-two-taps", [], _spectrum()),
     Case("mixture", [], _mixture()),
+    Case("mixture-over-two-taps", [], _mixture_over_two_taps()),
     Case("quantiles", [], _quantiles()),
     Case("power-spectrum", [], _power_spectrum()),
     Case("dropout", [], _dropout()),
