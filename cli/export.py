@@ -84,6 +84,8 @@ def command(
 
 
 def _facts(manifest: Manifest, out: Path, seconds: float) -> dict[str, Any]:
+    from dfkd_meta.sidecar.summary import record_bytes
+
     evaluation = manifest.evaluation
     return {
         "out": str(out),
@@ -94,9 +96,7 @@ def _facts(manifest: Manifest, out: Path, seconds: float) -> dict[str, Any]:
             {
                 "id": record.id,
                 "tensors": {role: list(ref.shape) for role, ref in record.tensors.items()},
-                "bytes": sum(
-                    4 * _product(ref.shape) for ref in record.tensors.values() if not ref.file
-                ),
+                "bytes": record_bytes(record),
             }
             for record in manifest.statistics
         ],
@@ -104,12 +104,6 @@ def _facts(manifest: Manifest, out: Path, seconds: float) -> dict[str, Any]:
         "tensor_bytes": manifest.tensors.size,
         "seconds": round(seconds, 2),
     }
-
-
-def _product(shape: list[int]) -> int:
-    from math import prod
-
-    return prod(shape)
 
 
 def _print(facts: dict[str, Any]) -> None:

@@ -144,7 +144,6 @@ class _Planner:
         self.config = config
         self.teacher = teacher
         self.taps = list(taps)
-        self.by_id = {tap.id: tap for tap in taps}
         self.groups = teacher.outputs.num_classes if labeled and config.per_class else 1
         self.per_class: Scope = "global" if self.groups == 1 else "per_class"
         self.output = next(tap for tap in taps if not tap.module and tap.side == "output")
@@ -191,6 +190,8 @@ class _Planner:
                 yield RecordRequest("moments", (tap.id,), "unit", self.per_class)
         if self.last_hidden and not self.last_hidden.linear_in_input:
             yield self._covariance(self.last_hidden, None)
+        if self.config.profile == "standard":  # full has another, of the input as well
+            yield from self._joint()
 
     def full(self) -> Iterator[RecordRequest]:
         """The input itself, covariances and ranges everywhere, and the spectra of layers."""
@@ -235,20 +236,21 @@ class _Planner:
             }
             yield RecordRequest("mixture", (tap.id,), "unit", self.per_class, params)
 
-    def _joint(self, tap: Tap) -> Iterator[RecordRequest]:
-        """The input together with what the teacher makes of it: a deep map, the last hidden layer.
+    def _joint(self, *first: Tap) -> Iterator[RecordRequest]:
+        """What the teacher makes of an input, as one: a deep map and the last hidden layer.
 
-        The map is the first of those with the fewest positions: what is where, in large.
+        The map is the first of those with the fewest positions: what is where, in large. ``first``
+        comes before it.
         """
         maps = [place for place in self._hidden() if _positions(place) > 1]
-        if not maps or not self.last_hidden:
+        if not maps or not self.last_hidden or self.last_hidden.linear_in_input:
             return
-        taps = (tap.id, min(maps, key=_positions).id, self.last_hidden.id)
+        taps = [*first, min(maps, key=_positions), self.last_hidden]
         config = self.config
-        features = feature_count([self.by_id[name] for name in taps], "unit")
-        if self.groups * config.mode_rank * features <= config.mixture_cap:
+        if self.groups * config.mode_rank * feature_count(taps, "unit") <= config.mixture_cap:
             params = {"modes": 1, "rank": config.mode_rank, "seed": config.seed}
-            yield RecordRequest("mixture", taps, "unit", self.per_class, params)
+            ids = tuple(tap.id for tap in taps)
+            yield RecordRequest("mixture", ids, "unit", self.per_class, params)
 
     def _layers(self) -> list[Tap]:
         """The nodes of the network's graph: the input, and what each layer puts out.

@@ -24,6 +24,11 @@ def tensor_bytes(ref: TensorRef) -> int:
     return math.prod(ref.shape) * OWN_BITS[ref.dtype] // 8
 
 
+def record_bytes(record: StatisticRecord) -> int:
+    """Bytes of a record's own tensors: a pointed one is in the teacher's weights already."""
+    return sum(tensor_bytes(ref) for ref in record.tensors.values() if ref.file is None)
+
+
 def _record(record: StatisticRecord) -> dict[str, Any]:
     tensors = {
         role: {
@@ -35,8 +40,6 @@ def _record(record: StatisticRecord) -> dict[str, Any]:
         }
         for role, ref in record.tensors.items()
     }
-    # A pointed tensor costs nothing: it is in the teacher's weights already.
-    own = sum(tensor_bytes(ref) for ref in record.tensors.values() if ref.file is None)
     smallest = min(record.count) if record.count else None
     return {
         "id": record.id,
@@ -47,5 +50,5 @@ def _record(record: StatisticRecord) -> dict[str, Any]:
         "groups": 1 if record.scope == "global" else len(record.classes or ()),
         "smallest_count": smallest,
         "tensors": tensors,
-        "bytes": own,
+        "bytes": record_bytes(record),
     }

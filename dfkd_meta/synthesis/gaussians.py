@@ -181,12 +181,13 @@ def read_mixtures(sidecar: Sidecar, record: StatisticRecord, device: torch.devic
 
 
 def read_joint(sidecar: Sidecar, device: torch.device) -> JointMixtures | None:
-    """The first unit-wise ``mixture`` record over several taps, by class; None without one."""
-    for record in sidecar.find("mixture", scope="per_class", reduction="unit"):
-        if len(record.taps) > 1:
-            sizes = {name: math.prod(sidecar.tap(name).shape) for name in record.taps}
-            return JointMixtures(read_mixtures(sidecar, record, device), sizes)
-    return None
+    """The unit-wise, class-wise ``mixture`` over the most taps; None if none has several."""
+    found = sidecar.find("mixture", scope="per_class", reduction="unit")
+    record = max(found, key=lambda record: len(record.taps), default=None)
+    if record is None or len(record.taps) < 2:
+        return None
+    sizes = {name: math.prod(sidecar.tap(name).shape) for name in record.taps}
+    return JointMixtures(read_mixtures(sidecar, record, device), sizes)
 
 
 def _left_out(sidecar: Sidecar, record: StatisticRecord, factor: Tensor, even: Tensor) -> Tensor:

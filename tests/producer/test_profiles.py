@@ -75,6 +75,7 @@ def test_standard() -> None:
         "moments/output/unit/global",
         "moments/output/unit/per_class",
         "covariance/head:input/unit/per_class",
+        "mixture/two:output+head:input/unit/per_class",
     ]
     assert "power_spectrum/input/channel/global" not in ids(
         teacher(Deep()), "standard", value_cap=6 * 4 - 1
@@ -87,6 +88,7 @@ def test_standard() -> None:
 def test_full_adds_the_input_and_covariances() -> None:
     t = teacher(Deep())
     standard, full = ids(t, "standard"), ids(t, "full")
+    assert standard.pop() == "mixture/two:output+head:input/unit/per_class"
     assert full[: len(standard)] == standard
     assert full[len(standard) :] == [
         "moments/input/unit/per_class",

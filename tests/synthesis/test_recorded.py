@@ -97,7 +97,7 @@ def test_joint_draws_say_what_an_input_starts_from_and_is_pulled_to(published: P
 @pytest.mark.parametrize(
     ("architecture", "profile", "terms"),
     [
-        ("digits_cnn", "standard", {"features", "moments", "layout"}),
+        ("digits_cnn", "standard", {"features", "maps", "moments", "layout"}),
         ("digits_cnn", "minimal", {"features", "overall"}),
         ("hinton800", "standard", {"features", "moments"}),
         ("hinton800", "minimal", {"features", "overall"}),
