@@ -71,7 +71,7 @@ def test_other_draws_are_not_trusted(published: Published) -> None:
     context = context_of(published("digits_cnn", "full"))
     made = recipe(context, trust=1.01)
     assert made.steps == 60
-    assert weighed(made) == {"features", "maps", "moments", "layout"}
+    assert weighed(made) == {"features", "moments", "layout"}
 
 
 def test_joint_draws_say_what_an_input_starts_from_and_is_pulled_to(published: Published) -> None:
@@ -80,8 +80,8 @@ def test_joint_draws_say_what_an_input_starts_from_and_is_pulled_to(published: P
     assert made.targets.joint is not None
     targets = made.targets.sample(60, 0, torch.Generator().manual_seed(0))
     assert set(targets.features) == set(made.targets.joint.sizes)
-    term = made.terms["maps"].term
-    assert [tap.id for tap in term.taps] == list(made.targets.joint.sizes)[1:-1]
+    pulled = [tap.id for tap in made.terms["features"].term.taps]
+    assert pulled == list(made.targets.joint.sizes)[1:]
     # Without noise and steps an input is the draw itself, but for the values it is given.
     source = made.source
     assert isinstance(source, PixelSource)
@@ -97,7 +97,7 @@ def test_joint_draws_say_what_an_input_starts_from_and_is_pulled_to(published: P
 @pytest.mark.parametrize(
     ("architecture", "profile", "terms"),
     [
-        ("digits_cnn", "standard", {"features", "maps", "moments", "layout"}),
+        ("digits_cnn", "standard", {"features", "moments", "layout"}),
         ("digits_cnn", "minimal", {"features", "overall"}),
         ("hinton800", "standard", {"features", "moments"}),
         ("hinton800", "minimal", {"features", "overall"}),

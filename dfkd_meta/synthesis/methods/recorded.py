@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from pydantic import Field
@@ -43,8 +43,9 @@ class RecordedConfig(Config):
     start as noise with the recorded spectrum and values, each with a contrast of its own (which
     completes draws, where there are any), and move in the coordinates of the spectrum (without one:
     from noise of std up to ``start_std``).
-    ``features`` pulls each to a draw of its own at the last hidden layer, or at the logits if they
-    are all there is, ``maps`` to the same draw at the other layers that are recorded with it.
+    ``features`` pulls each to a draw of its own: at a deep map and the last hidden layer where a
+    joint mixture describes them (with the input, the draw also says what to start from), else at
+    the last hidden layer, or at the logits if they are all there is.
     ``moments`` matches the channels' recorded moments class by class, ``layout`` those of every
     unit where there are positions; ``overall`` matches moments over all classes, where none are
     recorded by class. ``labels`` is cross-entropy (None: 1 where there is nothing to draw from,
@@ -65,7 +66,6 @@ class RecordedConfig(Config):
     contrast: float = Field(0.5, ge=0)
     start_std: float = Field(1.0, gt=0)
     features_weight: float = Field(1.0, ge=0)
-    maps_weight: float = Field(1.0, ge=0)
     moments_weight: float = Field(1.0, ge=0)
     layout_weight: float = Field(1.0, ge=0)
     overall_weight: float = Field(1.0, ge=0)
@@ -105,6 +105,18 @@ def recorded(context: MethodContext, config: RecordedConfig) -> Recipe:
     return _refined(context, config, draws)
 
 
+@dataclass(frozen=True)
+class Aim:
+    """What each input is pulled to: distances at some layers, and what its draws there come from.
+
+    With ``joint`` one draw gives all of them, else ``gaussians`` do, by tap id.
+    """
+
+    distances: tuple[FeatureTarget, ...] = ()
+    gaussians: dict[str, ClassGaussians] = field(default_factory=dict)
+    joint: JointMixtures | None = None
+
+
 def _recognized(context: MethodContext, source: PixelSource) -> float:
     """The fraction of a batch of starting inputs that the teacher gives the class aimed at.
 
@@ -119,23 +131,22 @@ def _recognized(context: MethodContext, source: PixelSource) -> float:
 
 def _refined(context: MethodContext, config: RecordedConfig, draws: Draws | None) -> Recipe:
     """Inputs optimized to match hidden-layer records."""
-    joint, aim = read_joint(context.sidecar, context.device), _aim(context)
-    together = joint.sizes if joint else {}
+    aim = _aim(context)
     by_class = any(record.scope == "per_class" for record in context.sidecar.find("moments"))
     share = max(1, config.batch_size // config.class_samples) if by_class else None
     sampler = TargetSampler(
         context.teacher.outputs.num_classes,
         context.device,
-        {term.tap.id: gaussians for term, gaussians in aim if term.tap.id not in together},
+        aim.gaussians,
         classes_per_batch=share,
-        joint=joint,
+        joint=aim.joint,
     )
     return Recipe(
         targets=sampler,
-        source=_free_inputs(context, config, _input_draw(context, draws, joint), sampler),
+        source=_free_inputs(context, config, _input_draw(context, draws, aim.joint), sampler),
         images=config.batch_size,
         batch_size=config.batch_size,
-        terms=_terms(context, config, [term for term, _ in aim], joint, by_class=by_class),
+        terms=_terms(context, config, aim, by_class=by_class),
         steps=config.steps,
         rounds=Rounds(
             config.student_steps, warm_up=config.warm_up, capacity=config.capacity, balanced=True
@@ -171,23 +182,17 @@ def _free_inputs(
 
 
 def _terms(
-    context: MethodContext,
-    config: RecordedConfig,
-    aim: list[FeatureTarget],
-    joint: JointMixtures | None,
-    *,
-    by_class: bool,
+    context: MethodContext, config: RecordedConfig, aim: Aim, *, by_class: bool
 ) -> dict[str, Weighted]:
-    labels = (0.0 if aim else 1.0) if config.labels_weight is None else config.labels_weight
+    labels = (
+        (0.0 if aim.distances else 1.0) if config.labels_weight is None else config.labels_weight
+    )
     terms: dict[str, Weighted] = {
         "labels": Weighted(CrossEntropy(), labels),
         "adversarial": Weighted(AgreementDivergence(), config.adversarial_weight),
     }
-    for term in aim:
-        terms["features"] = Weighted(term, config.features_weight)
-    maps = _maps(context, joint, {term.tap.id for term in aim}) if joint else ()
-    if maps:
-        terms["maps"] = Weighted(FeatureTargets(maps), config.maps_weight)
+    if aim.distances:
+        terms["features"] = Weighted(FeatureTargets(aim.distances), config.features_weight)
     weights = {
         "moments": config.moments_weight,
         "layout": config.layout_weight,
@@ -197,18 +202,6 @@ def _terms(
         if records:
             terms[name] = Weighted(StandardizedMoments(tuple(records)), weights[name])
     return terms
-
-
-def _maps(
-    context: MethodContext, joint: JointMixtures, aimed: set[str]
-) -> tuple[FeatureTarget, ...]:
-    """The distances to joint draws between the input and the layer that is aimed at anyway."""
-    taps = [context.sidecar.tap(name) for name in joint.sizes]
-    return tuple(
-        FeatureTarget(tap, scale=joint.mean_variance(tap.id))
-        for tap in taps
-        if tap.id not in aimed and not tap.is_model_input
-    )
 
 
 def _moments(context: MethodContext, *, by_class: bool) -> dict[str, list[RecordedMoments]]:
@@ -224,22 +217,25 @@ def _moments(context: MethodContext, *, by_class: bool) -> dict[str, list[Record
     return sorted_out
 
 
-def _aim(context: MethodContext) -> list[tuple[FeatureTarget, ClassGaussians]]:
-    """What each input is pulled to, and the Gaussians its draw comes from; empty if there are none.
-
-    The last hidden layer says more than the logits.
-    """
+def _aim(context: MethodContext) -> Aim:
+    """The richest there is: joint draws, else the last hidden layer, else the logits."""
     sidecar, device = context.sidecar, context.device
+    if (joint := read_joint(sidecar, device)) is not None:
+        taps = [tap for tap in map(sidecar.tap, joint.sizes) if not tap.is_model_input]
+        scales = [(tap, joint.mean_variance(tap.id)) for tap in taps]
+        if near := tuple(FeatureTarget(tap, scale=scale) for tap, scale in scales if scale):
+            return Aim(near, joint=joint)
     layers = [tap for tap in sidecar.manifest.taps if tap.module]
     if any(tap.side == "input" for tap in layers):
         tap = last_hidden_tap(layers)
         for kind in ("covariance", "moments"):
             for record in sidecar.find(kind, tap=tap.id, scope="per_class", reduction="unit"):
                 gaussians = read_gaussians(sidecar, record, device)
-                return [(FeatureTarget(tap, scale=gaussians.mean_variance), gaussians)]
+                term = FeatureTarget(tap, scale=gaussians.mean_variance)
+                return Aim((term,), {tap.id: gaussians})
     if TOP.found(sidecar):
         record = top_record(context)
         gaussians = read_gaussians(sidecar, record, device)
         term = replace(top_target(context, record), rectify=False, scale=gaussians.mean_variance)
-        return [(term, gaussians)]
-    return []
+        return Aim((term,), {term.tap.id: gaussians})
+    return Aim()
