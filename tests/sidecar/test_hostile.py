@@ -19,7 +19,6 @@ from dfkd_meta.sidecar.store import MAX_TENSOR_FILE_BYTES, MAX_TENSORS
 from dfkd_meta.sidecar.validation import examine
 from tests.sidecar.example import Example, full, put, safetensors, small
 
-# A busy machine generates slowly; that says nothing about the code.
 SAME_FOLDER = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
