@@ -18,7 +18,7 @@ from tests.data.conftest import IMAGES, LABELS
 NUMBERED = np.arange(12, dtype=np.uint8).repeat(20).reshape(12, 5, 4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 15), st.none() | st.integers(1, 15), st.none() | st.integers(0, 99))
 def test_every_sample_once(batch_size: int, limit: int | None, seed: int | None) -> None:
     spec = InputSpec(

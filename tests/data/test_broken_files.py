@@ -22,9 +22,7 @@ from dfkd_meta.errors import DataError
 from tests.data.conftest import IMAGES, LABELS, idx_bytes, write_idx
 
 GOOD = idx_bytes(IMAGES)
-fuzz = settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+fuzz = settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def idx_file(folder: Path, data: bytes, name: str = "train-images-idx3-ubyte") -> str:

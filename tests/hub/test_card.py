@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dfkd_meta.errors import HubError
@@ -141,7 +141,6 @@ values = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(st.dictionaries(keys, values), st.dictionaries(keys, values), st.booleans())
 def test_metadata_merge_is_a_merge(
     old: dict[str, object], new: dict[str, object], flow: bool

@@ -121,7 +121,7 @@ def pieces(x: Tensor, groups: Tensor, cuts: list[int]) -> Iterator[tuple[Tensor,
 
 
 @every_statistic
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(split=splits(), shift=st.sampled_from([0.0, 1.0, -1e4]), positions=st.integers(1, 3))
 def test_any_split_and_any_merge_order_give_the_same(
     kind: str,

@@ -28,7 +28,7 @@ def covariance(features: int, samples: int, seed: int = 0) -> Tensor:
     return (rows.T @ rows / samples).unsqueeze(0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     features=st.integers(1, 12),
     samples=st.integers(1, 30),

@@ -23,7 +23,7 @@ def changed(spec: InputSpec, **changes: Any) -> InputSpec:
     return InputSpec.model_validate({**spec.model_dump(), **changes})
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.floats(-3, 3),
     st.floats(0.01, 10),
@@ -132,7 +132,7 @@ def test_crop_keeps_the_middle_as_timm_does() -> None:
         preprocess(raw, changed(spec, crop_mode="border"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 9), st.integers(1, 9), st.integers(1, 40), st.integers(1, 40),
     st.floats(0.05, 1), st.sampled_from([None, "center", "squash"]),
