@@ -47,9 +47,10 @@ class ExportConfig(Config):
     numbers in all bases together (none, if that is too few for one); a graph of more than
     ``spectrum_unit_cap`` units has a node per channel instead.
 
-    A mixture of the input has up to ``modes`` modes per class, as many as leave ``mixture_cap``
-    numbers in all factors (of rank ``mode_rank``) together; fewer than two are left out. Another,
-    of one mode under the same cap, describes the input together with hidden layers.
+    A mixture of the input has ``modes`` modes per class of rank ``mode_rank``, if that leaves no
+    more than ``mixture_cap`` numbers in all factors together; with 10 classes it does up to 32 x 32
+    gray pixels. A joint one (of hidden layers, in ``full`` of the input with them) has one mode of
+    that rank, or of the highest from ``least_rank`` that leaves ``joint_cap`` numbers.
     """
 
     profile: Profile = "standard"
@@ -74,6 +75,8 @@ class ExportConfig(Config):
     modes: int = Field(MODES, ge=1)
     mode_rank: int = Field(RANK, ge=1)
     mixture_cap: int = 2**21
+    joint_cap: int = 2**22
+    least_rank: int = Field(5, ge=1)
 
     batch_size: int = Field(256, ge=1)
     limit: int | None = Field(None, ge=1)
@@ -225,11 +228,10 @@ class _Planner:
     def _mixture(self, tap: Tap) -> Iterator[RecordRequest]:
         """Modes of the input within each class, as the teacher's last hidden layer tells them."""
         config = self.config
-        each = self.groups * config.mode_rank * math.prod(tap.shape)
-        modes = min(config.modes, config.mixture_cap // each)
-        if modes > 1 and self.last_hidden:
+        numbers = self.groups * config.modes * config.mode_rank * math.prod(tap.shape)
+        if config.modes > 1 and numbers <= config.mixture_cap and self.last_hidden:
             params = {
-                "modes": modes,
+                "modes": config.modes,
                 "rank": config.mode_rank,
                 "seed": config.seed,
                 "cluster_tap": self.last_hidden.id,
@@ -240,17 +242,20 @@ class _Planner:
         """What the teacher makes of an input, as one: a deep map and the last hidden layer.
 
         The map is the first of those with the fewest positions: what is where, in large. ``first``
-        comes before it.
+        comes before it, if there is room.
         """
         maps = [place for place in self._hidden() if _positions(place) > 1]
         if not maps or not self.last_hidden or self.last_hidden.linear_in_input:
             return
-        taps = [*first, min(maps, key=_positions), self.last_hidden]
-        config = self.config
-        if self.groups * config.mode_rank * feature_count(taps, "unit") <= config.mixture_cap:
-            params = {"modes": 1, "rank": config.mode_rank, "seed": config.seed}
-            ids = tuple(tap.id for tap in taps)
-            yield RecordRequest("mixture", ids, "unit", self.per_class, params)
+        config, hidden = self.config, [min(maps, key=_positions), self.last_hidden]
+        for taps in ([*first, *hidden], hidden):
+            room = config.joint_cap // (self.groups * feature_count(taps, "unit"))
+            rank = min(config.mode_rank, room)
+            if rank >= min(config.mode_rank, config.least_rank):
+                params = {"modes": 1, "rank": rank, "seed": config.seed}
+                ids = tuple(tap.id for tap in taps)
+                yield RecordRequest("mixture", ids, "unit", self.per_class, params)
+                return
 
     def _layers(self) -> list[Tap]:
         """The nodes of the network's graph: the input, and what each layer puts out.

@@ -111,7 +111,7 @@ def test_full_adds_the_input_and_covariances() -> None:
     assert "covariance/two:output/unit/per_class" not in ids(t, "full", hidden_covariance_cap=44)
 
 
-def test_a_mixture_has_as_many_modes_as_fit() -> None:
+def test_a_mixture_of_the_input_fits_or_is_left_out() -> None:
     t = teacher(Deep())
 
     def mixture(**own: Any) -> dict[str, Any]:
@@ -121,8 +121,9 @@ def test_a_mixture_has_as_many_modes_as_fit() -> None:
 
     assert mixture(seed=4) == {"modes": 10, "rank": 20, "seed": 4, "cluster_tap": "head:input"}
     each = 3 * 5 * 36  # classes, rank, features
-    assert mixture(mode_rank=5, mixture_cap=4 * each + 1)["modes"] == 4
-    assert not mixture(mode_rank=5, mixture_cap=2 * each - 1)
+    assert mixture(mode_rank=5, mixture_cap=10 * each)["modes"] == 10
+    assert mixture(mode_rank=5, modes=4, mixture_cap=4 * each)["modes"] == 4
+    assert not mixture(mode_rank=5, mixture_cap=10 * each - 1)
     assert not mixture(modes=1)
 
 
@@ -135,6 +136,10 @@ def test_a_joint_mixture_takes_the_first_of_the_smallest_maps() -> None:
     assert joint(Deep()) == [("input", "two:output", "head:input")]
     assert joint(Deep(), input_cap=35) == []
     assert joint(PlainNet()) == []  # no hidden map
+    without = 3 * 5 * (45 + 45)  # classes, least rank, features
+    assert joint(Deep(), joint_cap=without + 3 * 5 * 36) == [("input", "two:output", "head:input")]
+    assert joint(Deep(), joint_cap=without) == [("two:output", "head:input")]
+    assert joint(Deep(), joint_cap=without - 1) == []
 
 
 def spectra(t: Teacher, **own: Any) -> dict[str, RecordRequest]:
