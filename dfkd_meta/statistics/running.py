@@ -50,11 +50,10 @@ class Full:
 
 
 class Sketch:
-    """M2 times a fixed test matrix `f l`: `g f l`. With ``columns`` only those of M2 count."""
+    """M2 times a fixed test matrix `f l`: `g f l`."""
 
-    def __init__(self, test_matrix: Tensor, columns: slice = slice(None)) -> None:
+    def __init__(self, test_matrix: Tensor) -> None:
         self.test_matrix = test_matrix
-        self.columns = columns
 
     def shape(self, features: int) -> tuple[int, ...]:
         return (features, self.test_matrix.shape[1])
@@ -62,7 +61,7 @@ class Sketch:
     def add_(self, target: Tensor, rows: Tensor, groups: Tensor) -> None:
         for group in _present(groups):
             own = rows[groups == group].flatten(0, 1)
-            target[group].addmm_(own.T, own[:, self.columns] @ self.test_matrix)
+            target[group].addmm_(own.T, own @ self.test_matrix)
 
 
 def _over_positions(rows: Tensor) -> Tensor:

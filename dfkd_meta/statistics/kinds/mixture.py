@@ -74,11 +74,10 @@ class Mixture(Accumulator):
         if self.sketched:
             columns = 2 * self.rank + OVERSAMPLING
             self.test_matrix = sketch_matrix(features, columns, seed).to(context.device)
-            scatters = {
-                f"sketch{number}": Sketch(self.test_matrix[block], block)
-                for number, block in enumerate(self.blocks)
-            }
-            scatters["variance"] = Diagonal()
+            # A product per tap: the scales of the taps are known at the end.
+            parts = [self.test_matrix[block] for block in self.blocks]
+            each: Tensor = torch.block_diag(*parts)  # type: ignore[no-untyped-call]
+            scatters = {"sketch": Sketch(each), "variance": Diagonal()}
         rows = context.groups * self.modes
         self.running = Running(rows, features, scatters, context.device)
         self.parts = {"x": self.running}
@@ -141,9 +140,9 @@ class Mixture(Accumulator):
         """The leading rows `g k f` of a square root of the covariance, every tap counting alike."""
         if self.sketched:
             scale = self._scale(running.moment("variance"))
-            sketch = torch.zeros_like(running.moment("sketch0"))
-            for number, block in enumerate(self.blocks):
-                sketch += scale[:, block.start, None, None] * running.moment(f"sketch{number}")
+            products = running.moment("sketch").unflatten(-1, (len(self.blocks), -1))
+            shares = scale[:, [block.start for block in self.blocks]]
+            sketch = torch.einsum("gftl,gt->gfl", products, shares)
             pairs = nystrom_eigenpairs(scale.unsqueeze(-1) * sketch, self.test_matrix, self.rank)
         else:
             covariance = running.moment("covariance")
