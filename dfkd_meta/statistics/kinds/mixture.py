@@ -140,7 +140,8 @@ class Mixture(Accumulator):
         """The leading rows `g k f` of a square root of the covariance, every tap counting alike."""
         if self.sketched:
             scale = self._scale(running.moment("variance"))
-            products = running.moment("sketch").unflatten(-1, (len(self.blocks), -1))
+            found = running.moment("sketch")
+            products = found.reshape(*found.shape[:2], len(self.blocks), -1)
             shares = scale[:, [block.start for block in self.blocks]]
             sketch = torch.einsum("gftl,gt->gfl", products, shares)
             pairs = nystrom_eigenpairs(scale.unsqueeze(-1) * sketch, self.test_matrix, self.rank)
