@@ -35,7 +35,10 @@ def test_ids_are_read(text: str, expected: HubId) -> None:
         *("https://x/y", "~nobody-at-all/x/y", "x" * 5000, "a\0b"),
     ],
 )
-def test_anything_else_is_a_usage_error(text: str, tmp_path: Path) -> None:
+def test_anything_else_is_a_usage_error(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where no folder of these names exists
     with pytest.raises(UsageError):
         parse_source(text)
 
