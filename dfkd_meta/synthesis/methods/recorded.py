@@ -161,8 +161,8 @@ def _input_draw(
 
     Only the former fits the activations that the input is pulled to.
     """
-    for tap in context.sidecar.manifest.taps:
-        if joint is not None and tap.is_model_input and tap.id in joint.sizes:
+    for tap in map(context.sidecar.tap, joint.sizes if joint else ()):
+        if tap.is_model_input:
             return drawn_along(context, tap)
     return None if draws is None else plain_draws(context, draws)
 
@@ -184,9 +184,9 @@ def _free_inputs(
 def _terms(
     context: MethodContext, config: RecordedConfig, aim: Aim, *, by_class: bool
 ) -> dict[str, Weighted]:
-    labels = (
-        (0.0 if aim.distances else 1.0) if config.labels_weight is None else config.labels_weight
-    )
+    labels = config.labels_weight
+    if labels is None:
+        labels = 0.0 if aim.distances else 1.0
     terms: dict[str, Weighted] = {
         "labels": Weighted(CrossEntropy(), labels),
         "adversarial": Weighted(AgreementDivergence(), config.adversarial_weight),
