@@ -77,7 +77,9 @@ class Mixture(Accumulator):
             # A product per tap: the scales of the taps are known at the end.
             parts = [self.test_matrix[block] for block in self.blocks]
             each: Tensor = torch.block_diag(*parts)  # type: ignore[no-untyped-call]
-            scatters = {"sketch": Sketch(each), "variance": Diagonal()}
+            scatters = {"sketch": Sketch(each)}
+            if len(self.blocks) > 1:
+                scatters["variance"] = Diagonal()
         rows = context.groups * self.modes
         self.running = Running(rows, features, scatters, context.device)
         self.parts = {"x": self.running}
@@ -138,25 +140,27 @@ class Mixture(Accumulator):
 
     def _factor(self, running: Running) -> Tensor:
         """The leading rows `g k f` of a square root of the covariance, every tap counting alike."""
+        scale = self._scale(running)
         if self.sketched:
-            scale = self._scale(running.moment("variance"))
             found = running.moment("sketch")
             products = found.reshape(*found.shape[:2], len(self.blocks), -1)
             shares = scale[:, [block.start for block in self.blocks]]
             sketch = torch.einsum("gftl,gt->gfl", products, shares)
             pairs = nystrom_eigenpairs(scale.unsqueeze(-1) * sketch, self.test_matrix, self.rank)
         else:
-            covariance = running.moment("covariance")
-            scale = self._scale(covariance.diagonal(dim1=-2, dim2=-1))
-            scaled = scale.unsqueeze(-1) * covariance * scale.unsqueeze(-2)
+            scaled = scale.unsqueeze(-1) * running.moment("covariance") * scale.unsqueeze(-2)
             pairs = top_eigenpairs(scaled, self.rank)
         values, vectors = pairs
         return values.sqrt().unsqueeze(-1) * vectors / scale.unsqueeze(-2)
 
-    def _scale(self, variance: Tensor) -> Tensor:
-        """What brings each tap to a total variance of 1: `g f` of variances `g f`."""
+    def _scale(self, running: Running) -> Tensor:
+        """What brings each tap to a total variance of 1: `g f`; 1 where there is one tap only."""
         if len(self.blocks) == 1:
-            return torch.ones_like(variance)
+            return torch.ones_like(running.mean)
+        if self.sketched:
+            variance = running.moment("variance")
+        else:
+            variance = running.moment("covariance").diagonal(dim1=-2, dim2=-1)
         scale = torch.empty_like(variance)
         for block in self.blocks:
             total = variance[:, block].sum(1, keepdim=True)
