@@ -14,10 +14,10 @@ from dfkd_meta.config import Config
 from dfkd_meta.consumer.pipeline import DistillConfig
 from dfkd_meta.consumer.run import run_method
 from dfkd_meta.data import open_data
+from dfkd_meta.distillation.config import TrainingConfig
 from dfkd_meta.distillation.evaluation import accuracy
-from dfkd_meta.distillation.training import TrainingConfig
+from dfkd_meta.producer.config import ExportConfig, Profile
 from dfkd_meta.producer.export import export
-from dfkd_meta.producer.profiles import ExportConfig, Profile
 from dfkd_meta.producer.train import TrainConfig, train_network
 from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.sidecar import MANIFEST_FILE, TENSOR_FILE, read_sidecar

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from dfkd_meta.data import Dataset, batches, open_data
-from dfkd_meta.producer.profiles import ExportConfig, plan
+from dfkd_meta.producer.config import ExportConfig
+from dfkd_meta.producer.profiles import plan
 from dfkd_meta.statistics import collect
 from dfkd_meta.teachers import Teacher, default_taps, open_teacher
 

@@ -23,8 +23,9 @@ from torch import nn
 
 from dfkd_meta.batches import SyntheticBatch, shuffled
 from dfkd_meta.data import Dataset, open_data
+from dfkd_meta.distillation.config import TrainingConfig
 from dfkd_meta.distillation.evaluation import accuracy
-from dfkd_meta.distillation.training import TrainingConfig, fit
+from dfkd_meta.distillation.training import fit
 from dfkd_meta.producer.train import TrainConfig, real_pool, train_network
 from dfkd_meta.seeding import derive_seed, generator_for
 from dfkd_meta.teachers import Teacher, build_model
@@ -70,9 +71,6 @@ def train_student(
 ) -> nn.Module:
     """The small net on the inputs of ``pool``, without dropout or any other regularization."""
     student = build_model("hinton800", teacher.arguments, seed=derive_seed(given.seed, "student"))
-    for part in student.modules():
-        if isinstance(part, nn.Dropout):
-            part.p = 0.0
     training = TrainingConfig(
         losses=dict(losses),
         steps=given.student_steps or given.steps,
@@ -82,6 +80,7 @@ def train_student(
         jitter=given.student_jitter,
         mixup=0.0,
         cutmix=0.0,
+        dropout=False,
     )
     generator = generator_for(given.seed, "training")
     stream = shuffled(pool, batch_size=training.batch_size, generator=generator)

@@ -18,8 +18,8 @@ from pydantic import (
 from dfkd_meta.config import Config, load_config
 from dfkd_meta.errors import UsageError
 from dfkd_meta.precision import Precision
+from dfkd_meta.producer.config import Profile
 from dfkd_meta.producer.opening import ExportRun
-from dfkd_meta.producer.profiles import Profile
 from dfkd_meta.producer.train import TrainConfig
 
 # Names become names of files and columns.

@@ -11,8 +11,8 @@ from dfkd_meta.consumer.budget import clock_of, plan_budget
 from dfkd_meta.consumer.pipeline import DistillConfig
 from dfkd_meta.consumer.run import Outcome, interrupted_config, run_method
 from dfkd_meta.data import Dataset
+from dfkd_meta.distillation.config import TrainingConfig
 from dfkd_meta.distillation.evaluation import accuracy, agreement
-from dfkd_meta.distillation.training import TrainingConfig
 from dfkd_meta.errors import UsageError
 from dfkd_meta.hub import PulledSidecar
 from dfkd_meta.precision import settle

@@ -9,9 +9,9 @@ import torch
 from pydantic import Field
 
 from dfkd_meta.config import Config
+from dfkd_meta.distillation.config import TrainingConfig
 from dfkd_meta.distillation.losses import losses
 from dfkd_meta.distillation.students import build_student
-from dfkd_meta.distillation.training import TrainingConfig
 from dfkd_meta.errors import MethodError
 from dfkd_meta.precision import Precision
 from dfkd_meta.seeding import generator_for

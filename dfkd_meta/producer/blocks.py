@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from dfkd_meta.data import Dataset
-from dfkd_meta.producer.profiles import ExportConfig
+from dfkd_meta.producer.config import ExportConfig
 from dfkd_meta.sidecar import (
     KINDS,
     DatasetRef,

@@ -15,7 +15,8 @@ from dfkd_meta.data import Dataset, batches, count_batches
 from dfkd_meta.distillation.evaluation import accuracy
 from dfkd_meta.folders import new_folder
 from dfkd_meta.producer.blocks import make_records, privacy, provenance, teacher_reference
-from dfkd_meta.producer.profiles import ExportConfig, honest_profile, plan
+from dfkd_meta.producer.config import ExportConfig
+from dfkd_meta.producer.profiles import honest_profile, plan
 from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.seeding import generator_for
 from dfkd_meta.sidecar import Evaluation, Manifest, Tap, write_sidecar

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field, JsonValue, ValidationError
 
 from dfkd_meta.errors import UsageError
-from dfkd_meta.producer.profiles import ExportConfig
+from dfkd_meta.producer.config import ExportConfig
 from dfkd_meta.sidecar import InputSpec
 from dfkd_meta.teachers import Teacher, open_teacher
 

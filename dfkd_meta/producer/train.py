@@ -10,7 +10,8 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from dfkd_meta.batches import SyntheticBatch, concatenate, shuffled
 from dfkd_meta.config import Config
 from dfkd_meta.data import Dataset, batches
-from dfkd_meta.distillation.training import TrainingConfig, fit
+from dfkd_meta.distillation.config import TrainingConfig
+from dfkd_meta.distillation.training import fit
 from dfkd_meta.errors import DataError, UsageError
 from dfkd_meta.progress import Progress
 from dfkd_meta.seeding import derive_seed, generator_for

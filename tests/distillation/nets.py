@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from dfkd_meta.batches import SyntheticBatch, shuffled
-from dfkd_meta.distillation.training import Trainer, TrainingConfig
+from dfkd_meta.distillation.config import TrainingConfig
+from dfkd_meta.distillation.training import Trainer
 from dfkd_meta.sidecar import InputSpec, OutputSpec
 from dfkd_meta.teachers import Teacher, build_model, freeze
 

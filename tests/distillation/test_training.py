@@ -11,8 +11,9 @@ from torch import nn
 
 from dfkd_meta.augmentation import draw_blend, draw_paste, shift_each
 from dfkd_meta.checkpoint import load_state, save_state
+from dfkd_meta.distillation.config import TrainingConfig
 from dfkd_meta.distillation.students import build_student
-from dfkd_meta.distillation.training import TrainingConfig, fit
+from dfkd_meta.distillation.training import fit
 from dfkd_meta.errors import MethodError, UsageError
 from dfkd_meta.progress import Silent
 from tests.distillation.nets import (
@@ -28,7 +29,7 @@ from tests.distillation.nets import (
 
 EVERYTHING = TrainingConfig(
     losses={"kd": 0.5, "hard": 0.2, "fitnets": 0.1, "attention": 10.0, "fsp": 0.1, "dkd": 0.1},
-    steps=9, batch_size=8, ema=0.9, max_norm=0.8, jitter=1,
+    steps=9, batch_size=8, ema=0.9, max_norm=0.8, jitter=1, dropout=True,
 )  # fmt: skip
 
 

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from dfkd_meta.batches import SyntheticBatch, shuffled
+from dfkd_meta.distillation.config import TrainingConfig
 from dfkd_meta.distillation.evaluation import accuracy
 from dfkd_meta.distillation.optimization import limit_norms, one_cycle
 from dfkd_meta.distillation.students import build_student
-from dfkd_meta.distillation.training import TrainingConfig, fit
+from dfkd_meta.distillation.training import fit
 from dfkd_meta.errors import UsageError
 from dfkd_meta.producer.train import TrainConfig, train_network
 from dfkd_meta.teachers import Teacher
@@ -52,6 +53,30 @@ def test_max_norm_holds_after_training() -> None:
     norms = run.finish().conv2.weight.detach().flatten(1).norm(dim=1)
     assert float(norms.max()) <= 0.4 + 1e-5
     assert float(norms.max()) == pytest.approx(0.4, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("losses", "dropout", "works"),
+    [
+        ({"kd": 1.0}, None, False),
+        ({"kd": 0.5, "hard": 0.5}, None, False),
+        ({"hard": 1.0}, None, True),
+        ({"kd": 1.0}, True, True),
+        ({"hard": 1.0}, False, False),
+    ],
+)
+def test_dropout_rests_where_a_teacher_answers(
+    losses: dict[str, float], dropout: bool | None, works: bool
+) -> None:
+    config = TrainingConfig(steps=3, batch_size=8, losses=losses, dropout=dropout)
+    run = trainer(config)
+    seen = []
+    run.student.drop.register_forward_hook(
+        lambda _, given, made: seen.append(not torch.equal(given[0], made))
+    )
+    run.train(batch_stream(config), 3)
+    assert seen == [works] * 3
+    assert run.student.bn.training  # only dropout rests
 
 
 def test_the_average_is_the_recursion_written_out() -> None:
@@ -123,7 +148,8 @@ def test_labels_of_mixed_images_are_mixed_with_them(cutmix: float) -> None:
     config = TrainingConfig.model_validate({"losses": {"kd": 1.0, "hard": 1.0}, **mixing})
     classes = torch.arange(40) % 3
     said = nn.functional.one_hot(classes, 3).float()[:, :, None, None].expand(-1, -1, 8, 8)
-    images, labels = trainer(config)._view(SyntheticBatch(said.clone(), classes))
+    run = trainer(config)
+    images, labels = run.views(SyntheticBatch(said.clone(), classes), run.generator)
     assert labels is not None
     assert labels.shape == (40, 3)
     assert torch.allclose(images.mean((2, 3)), labels, atol=1e-6)
@@ -182,8 +208,8 @@ def test_images_are_mirrored_where_the_teacher_knows_them_mirrored(told: bool | 
     for images, known in ((ramp, False), (ramp + ramp.flip(3) + 0.001 * ramp, True)):
         config = TrainingConfig(steps=4, batch_size=8, flip=told, shift=0, mixup=0, cutmix=0)
         run = trainer(config, teacher=teacher)
-        seen = run._view(SyntheticBatch(images))[0]
+        seen = run.views(SyntheticBatch(images), run.generator)[0]
         mirrored = (seen == images.flip(3)).flatten(1).all(1)
         assert run.state()["flip"] == (known if told is None else told)
-        assert bool(mirrored.any()) == run.flip
+        assert bool(mirrored.any()) == run.views.flip
         assert not mirrored.all()

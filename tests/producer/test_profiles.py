@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_meta.errors import UsageError
-from dfkd_meta.producer.profiles import ExportConfig, distinct_taps, honest_profile, plan
+from dfkd_meta.producer.config import ExportConfig
+from dfkd_meta.producer.profiles import distinct_taps, honest_profile, plan
 from dfkd_meta.sidecar import StatisticRecord
 from dfkd_meta.statistics import RecordRequest
 from dfkd_meta.teachers import Teacher, default_taps

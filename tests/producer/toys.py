@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dfkd_meta.data import ArrayDataset
-from dfkd_meta.producer.profiles import ExportConfig
+from dfkd_meta.producer.config import ExportConfig
 from dfkd_meta.sidecar import InputSpec, OutputSpec
 from dfkd_meta.teachers import Teacher, build_model, freeze
 

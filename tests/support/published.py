@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from dfkd_meta.data import ArrayDataset
-from dfkd_meta.distillation.training import TrainingConfig
+from dfkd_meta.distillation.config import TrainingConfig
+from dfkd_meta.producer.config import ExportConfig
 from dfkd_meta.producer.export import export
-from dfkd_meta.producer.profiles import ExportConfig
 from dfkd_meta.producer.train import TrainConfig, train_network
 
 CLASSES, SIZE, SAMPLES = 3, 8, 240

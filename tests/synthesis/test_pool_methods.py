@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from dfkd_meta.augmentation import roll_batch
 from dfkd_meta.checkpoint import load_state, save_state
 from dfkd_meta.data import ArrayDataset
+from dfkd_meta.producer.config import ExportConfig
 from dfkd_meta.producer.export import export
-from dfkd_meta.producer.profiles import ExportConfig
 from dfkd_meta.sidecar import InputSpec, OutputSpec, Sidecar, Tap, read_sidecar
 from dfkd_meta.synthesis.engine import Synthesizer
 from dfkd_meta.synthesis.gaussians import ClassGaussians

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +14,9 @@ from dfkd_meta.errors import MethodError
 from dfkd_meta.sidecar import Sidecar, read_sidecar
 from dfkd_meta.synthesis.draws import drawn_start, read_draws
 from dfkd_meta.synthesis.engine import Synthesizer
-from dfkd_meta.synthesis.gaussians import ClassMixtures
+from dfkd_meta.synthesis.gaussians import ClassGaussians, ClassMixtures, read_gaussians
 from dfkd_meta.synthesis.marginals import Marginals, read_marginals
+from dfkd_meta.synthesis.methods import recorded
 from dfkd_meta.synthesis.recipe import MethodContext, Recipe, methods
 from dfkd_meta.synthesis.sources.pixels import PixelSource
 from dfkd_meta.synthesis.targets import Targets
@@ -69,14 +72,29 @@ def test_draws_have_the_recorded_values(published: Published) -> None:
 
 def test_other_draws_are_not_trusted(published: Published) -> None:
     context = context_of(published("digits_cnn", "full"))
-    made = recipe(context, trust=1.01)
+    made = recipe(context, trust=1.2)
     assert made.steps == 60
     assert weighed(made) == {"features", "moments", "layout"}
 
 
+def test_draws_need_be_no_clearer_than_the_data(
+    published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With logits that tell classes badly, draws that are told apart well are trusted."""
+    context = context_of(published("digits_cnn", "full"))
+
+    def wide(*given: Any) -> ClassGaussians:
+        read = read_gaussians(*given)
+        assert read.cholesky is not None
+        return replace(read, cholesky=20 * read.cholesky)
+
+    monkeypatch.setattr(recorded, "read_gaussians", wide)
+    assert recipe(context, trust=1.2).steps == 0
+
+
 def test_joint_draws_say_what_an_input_starts_from_and_is_pulled_to(published: Published) -> None:
     context = context_of(published("digits_cnn", "full"))
-    made = recipe(context, trust=1.01)
+    made = recipe(context, trust=1.2)
     assert made.targets.joint is not None
     targets = made.targets.sample(60, 0, torch.Generator().manual_seed(0))
     assert set(targets.features) == set(made.targets.joint.sizes)

@@ -1,0 +1,72 @@
+"""What a publisher may say about an export."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from dfkd_meta.config import Config
+from dfkd_meta.sidecar.manifest import CREATED, Name
+from dfkd_meta.statistics import MIN_COUNT, RecordRequest
+from dfkd_meta.statistics.kinds.mixture import MODES, RANK
+from dfkd_meta.statistics.kinds.spectrum import DEFAULT_KEPT
+
+Profile = Literal["minimal", "standard", "full"]
+
+
+class ExportConfig(Config):
+    """What is computed and published; every size that bounds it has a name here.
+
+    ``per_class=false`` releases global statistics only. ``records`` are taken besides those of the
+    profile; ``leave_out`` and ``only`` are patterns of record ids, such as ``quantiles/*``: what
+    matches the first, or none of the second, is not taken. Caps are features per sample: above
+    ``standard_unit_cap`` and ``full_unit_cap`` no unit-wise record is taken in that profile, above
+    ``cholesky_cap`` a hidden covariance is of rank ``hidden_rank``, above ``hidden_covariance_cap``
+    there is none, above ``input_cap`` the input has none. ``value_cap`` bounds the numbers in one
+    tensor: a larger Cholesky factor becomes a factor of rank ``input_rank``, or is left out of the
+    soft targets.
+
+    A spectrum keeps ``kept_fraction`` of its coefficients, but no more than leave ``spectrum_cap``
+    numbers in all bases together (none, if that is too few for one); a graph of more than
+    ``spectrum_unit_cap`` units has a node per channel instead.
+
+    A mixture of the input has ``modes`` modes per class of rank ``mode_rank``, if that leaves no
+    more than ``mixture_cap`` numbers in all factors together; with 10 classes it does up to 32 x 32
+    gray pixels. A joint one (of hidden layers, in ``full`` of the input with them) has one mode of
+    that rank, or of the highest from ``least_rank`` that leaves ``joint_cap`` numbers.
+    """
+
+    profile: Profile = "standard"
+    per_class: bool = True
+    temperature: float = Field(8.0, gt=0)
+    min_count: int = Field(MIN_COUNT, ge=1)
+    records: tuple[RecordRequest, ...] = ()
+    leave_out: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+
+    input_rank: int = Field(40, ge=1)
+    hidden_rank: int = Field(20, ge=1)
+    standard_unit_cap: int = 4_096
+    full_unit_cap: int = 8_192
+    input_cap: int = 65_536
+    hidden_covariance_cap: int = 2_048
+    cholesky_cap: int = 256
+    value_cap: int = 2**24
+    kept_fraction: float = Field(DEFAULT_KEPT, gt=0, le=1)
+    spectrum_unit_cap: int = 4_096
+    spectrum_cap: int = 2**19
+    modes: int = Field(MODES, ge=1)
+    mode_rank: int = Field(RANK, ge=1)
+    mixture_cap: int = 2**21
+    joint_cap: int = 2**22
+    least_rank: int = Field(5, ge=1)
+
+    batch_size: int = Field(256, ge=1)
+    limit: int | None = Field(None, ge=1)
+    seed: int = 0
+
+    dataset_name: Name | None = None
+    dataset_license: Name | None = None
+    teacher_license: Name | None = None
+    created: str | None = Field(None, pattern=CREATED)
