@@ -19,7 +19,7 @@ from dfkd_meta.synthesis.sources.pixels import Start
 from dfkd_meta.synthesis.targets import Targets, every_class
 
 Draws = ClassMixtures | ClassGaussians
-SAMPLE = 4_000  # draws that tell which values draws have
+SAMPLE = 4_000  # draws that tell which values draws have (fewer of large inputs)
 
 
 def read_draws(sidecar: Sidecar, device: torch.device) -> Draws | None:
@@ -62,7 +62,8 @@ def drawn_start(context: MethodContext, draws: Draws) -> Start:
     wanted = read_marginals(context.sidecar, context.device)
     if wanted is None:
         return plain
-    targets = every_class(SAMPLE, context.teacher.outputs.num_classes, context.device)
+    size, classes = context.fitting(SAMPLE), context.teacher.outputs.num_classes
+    targets = every_class(size, classes, context.device)
     sample = plain(targets, torch.Generator().manual_seed(0))
     turn = ValueMap.between(Marginals.of(sample, wanted.probability), wanted)
     return lambda targets, generator: turn(plain(targets, generator))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -154,6 +155,10 @@ class MethodContext:
         """Lowest and highest values that an input can take, on the device: see ``valid_bounds``."""
         low, high = valid_bounds(self.teacher.inputs)
         return low.to(self.device), high.to(self.device)
+
+    def fitting(self, inputs: int, numbers: int = 2**23) -> int:
+        """``inputs``, or fewer (but 2) if inputs are so large that these hold more ``numbers``."""
+        return max(2, min(inputs, numbers // math.prod(self.shape)))
 
 
 @dataclass(frozen=True)

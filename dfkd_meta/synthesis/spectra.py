@@ -17,7 +17,7 @@ from dfkd_meta.synthesis.targets import Targets, TargetSampler
 from dfkd_meta.teachers import cosine_transform
 from dfkd_meta.teachers.axes import is_image
 
-SAMPLE = 2_000  # images that tell which values noise of a spectrum has
+SAMPLE = 2_000  # images that tell which values noise of a spectrum has (fewer of large ones)
 LEEWAY = 0.2  # what noise adds, of a unit, even to coordinates that draws know all about
 FLOOR = 1e-4  # of the mean power: what a frequency without any is taken to have
 
@@ -119,7 +119,7 @@ def natural_images(
     if spectrum is None:
         return None
     every = replace(sampler, classes_per_batch=None)
-    sample = every.sample(SAMPLE, 0, torch.Generator().manual_seed(0))
+    sample = every.sample(context.fitting(SAMPLE), 0, torch.Generator().manual_seed(0))
     drawn = None if draw is None else DrawnCoordinates.of(spectrum, draw, sample)
 
     def coordinates(targets: Targets, generator: torch.Generator) -> Render:

@@ -148,6 +148,16 @@ def test_draws_alone_are_enough(published: Published, kind: str) -> None:
     assert recipe(context, trust=0.5).steps == 0
 
 
+def test_batches_of_large_inputs_are_smaller(published: Published) -> None:
+    context = context_of(published("digits_cnn", "standard"))
+    numbers = 64  # of an image
+    made = recipe(context, batch_numbers=50 * numbers + 1)
+    assert made.batch_size == 50
+    assert len(made.targets.sample(50, 0, torch.Generator()).labels.unique()) == 2  # of 25 each
+    assert recipe(context).batch_size == context.fitting(250) == 250
+    assert context.fitting(250, numbers) == 2
+
+
 def test_refined_inputs_are_what_they_were_made_for(published: Published) -> None:
     for profile in ("minimal", "standard"):
         context = context_of(published("digits_cnn", profile))

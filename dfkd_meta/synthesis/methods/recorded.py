@@ -20,7 +20,7 @@ from dfkd_meta.synthesis.methods.lopes_top_layer import TOP, top_record, top_tar
 from dfkd_meta.synthesis.recipe import MethodContext, Query, Recipe, Rounds, Weighted, method
 from dfkd_meta.synthesis.sources.pixels import PixelSource, Start, gaussian_start, white_start
 from dfkd_meta.synthesis.spectra import natural_images
-from dfkd_meta.synthesis.targets import TargetSampler, every_class
+from dfkd_meta.synthesis.targets import Targets, TargetSampler, every_class
 from dfkd_meta.synthesis.terms.adversarial import AgreementDivergence
 from dfkd_meta.synthesis.terms.features import FeatureTarget, FeatureTargets
 from dfkd_meta.synthesis.terms.labels import CrossEntropy
@@ -39,7 +39,8 @@ class RecordedConfig(Config):
     nothing, so there are ``drawn_batch`` new ones every ``drawn_turn`` student steps, and none
     stays.
 
-    Otherwise ``batch_size`` inputs are refined for ``steps`` steps every ``student_steps`` student
+    Otherwise ``batch_size`` inputs (fewer if they are so large that these hold more than
+    ``batch_numbers`` numbers) are refined for ``steps`` steps every ``student_steps`` student
     steps, ``warm_up`` batches of them before the first, and the latest ``capacity`` stay. They
     start as noise with the recorded spectrum and values, each with a contrast of its own (which
     completes draws, where there are any), and move in the coordinates of the spectrum (without one:
@@ -63,6 +64,7 @@ class RecordedConfig(Config):
     warm_up: int = Field(1, ge=0)
     capacity: int = Field(60_000, ge=2)
     class_samples: int = Field(25, ge=2)
+    batch_numbers: int = Field(2**22, ge=1)
     learning_rate: float = Field(0.1, gt=0)
     contrast: float = Field(0.5, ge=0)
     start_std: float = Field(1.0, gt=0)
@@ -125,9 +127,12 @@ def _recognized(context: MethodContext, source: PixelSource) -> float:
     """
     generator = torch.Generator().manual_seed(0)
     targets = every_class(PROBE_SIZE, context.teacher.outputs.num_classes, context.device)
+    right = 0
     with torch.no_grad():
-        picked = context.teacher(source.fresh(targets, generator)).argmax(1)
-    return float((picked == targets.labels).float().mean())
+        for labels in targets.labels.split(context.fitting(PROBE_SIZE)):  # type: ignore[no-untyped-call]
+            drawn = source.fresh(Targets(labels), generator)
+            right += int((context.teacher(drawn).argmax(1) == labels).sum())
+    return right / PROBE_SIZE
 
 
 def _recognized_data(context: MethodContext) -> float:
@@ -144,7 +149,8 @@ def _refined(context: MethodContext, config: RecordedConfig, draws: Draws | None
     """Inputs optimized to match hidden-layer records."""
     aim = _aim(context)
     by_class = any(record.scope == "per_class" for record in context.sidecar.find("moments"))
-    share = max(1, config.batch_size // config.class_samples) if by_class else None
+    size = context.fitting(config.batch_size, config.batch_numbers)
+    share = max(1, size // config.class_samples) if by_class else None
     sampler = TargetSampler(
         context.teacher.outputs.num_classes,
         context.device,
@@ -155,8 +161,8 @@ def _refined(context: MethodContext, config: RecordedConfig, draws: Draws | None
     return Recipe(
         targets=sampler,
         source=_free_inputs(context, config, _input_draw(context, draws, aim.joint), sampler),
-        images=config.batch_size,
-        batch_size=config.batch_size,
+        images=size,
+        batch_size=size,
         terms=_terms(context, config, aim, by_class=by_class),
         steps=config.steps,
         rounds=Rounds(
