@@ -4,26 +4,51 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from dfkd_meta.checkpoint import State
+from dfkd_meta.distillation.config import OptimizerName, TrainingConfig
 
-OptimizerName = Literal["adamw", "sgd"]
+
+@dataclass(frozen=True)
+class Rule:
+    """An optimizer with its peak learning rate, its weight decay and its longest gradient."""
+
+    name: OptimizerName
+    learning_rate: float
+    weight_decay: float
+    longest: float
 
 
-def make_optimizer(
-    name: OptimizerName, parameters: Iterable[nn.Parameter], weight_decay: float
-) -> torch.optim.Optimizer:
+SGD = Rule("sgd", 0.3, 5e-4, longest=5.0)  # twice what KD gives, so that no loss breaks a network
+ADAMW = Rule("adamw", 6e-3, 0.0, longest=math.inf)  # its steps do not grow with the gradient
+
+
+def choose_rule(config: TrainingConfig, network: nn.Module) -> Rule:
+    """What ``config`` says, and for what it leaves open the defaults that suit the network."""
+    normalized = any(isinstance(layer, _BatchNorm) for layer in network.modules())
+    name = config.optimizer or ("sgd" if normalized else "adamw")
+    usual = SGD if name == "sgd" else ADAMW
+    rate, decay = config.learning_rate, config.weight_decay
+    return Rule(
+        name,
+        usual.learning_rate if rate is None else rate,
+        usual.weight_decay if decay is None else decay,
+        usual.longest,
+    )
+
+
+def make_optimizer(rule: Rule, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """AdamW, or SGD with Nesterov momentum; ``set_pace`` gives both their rate at every step."""
-    if name == "sgd":
-        return torch.optim.SGD(
-            parameters, lr=0.1, momentum=0.9, nesterov=True, weight_decay=weight_decay
-        )
-    return torch.optim.AdamW(parameters, weight_decay=weight_decay)
+    rate, decay = rule.learning_rate, rule.weight_decay
+    if rule.name == "sgd":
+        return torch.optim.SGD(parameters, rate, momentum=0.9, nesterov=True, weight_decay=decay)
+    return torch.optim.AdamW(parameters, rate, weight_decay=decay)
 
 
 def set_pace(optimizer: torch.optim.Optimizer, rate: float, momentum: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -14,6 +15,7 @@ from dfkd_meta.distillation.config import TrainingConfig
 from dfkd_meta.distillation.objective import Objective, choose_losses
 from dfkd_meta.distillation.optimization import (
     Average,
+    choose_rule,
     copy_state,
     limit_norms,
     make_optimizer,
@@ -67,8 +69,9 @@ class Trainer:
         drops = self.objective.teacher is None if config.dropout is None else config.dropout
         self._resting = [] if drops else _dropout_layers(student)
         projections = self.objective.projections
-        parameters = [*student.parameters(), *projections.parameters()]
-        self.optimizer = make_optimizer(config.optimizer, parameters, config.weight_decay)
+        self._parameters = [*student.parameters(), *projections.parameters()]
+        self.rule = choose_rule(config, student)
+        self.optimizer = make_optimizer(self.rule, self._parameters)
         self.average = None if config.ema is None else Average(student, config.ema)
         self._announced = False
 
@@ -114,7 +117,7 @@ class Trainer:
             raise UsageError(
                 f"all {config.steps} steps are done", hint="set training.steps to more of them"
             )
-        set_pace(self.optimizer, *one_cycle(self.steps_done, config.steps, config.learning_rate))
+        set_pace(self.optimizer, *one_cycle(self.steps_done, config.steps, self.rule.learning_rate))
         self.student.train()
         for layer in self._resting:
             layer.eval()
@@ -128,6 +131,8 @@ class Trainer:
             )
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
+        if self.rule.longest < math.inf:
+            nn.utils.clip_grad_norm_(self._parameters, self.rule.longest)
         self.optimizer.step()
         self.steps_done += 1
         if config.max_norm is not None:

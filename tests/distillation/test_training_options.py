@@ -160,7 +160,7 @@ def test_each_option_changes_the_student() -> None:
     plain = TrainingConfig(steps=5, batch_size=8)
     changes: list[dict[str, Any]] = [
         {"losses": {"mse": 1.0}}, {"temperature": 20.0}, {"jitter": 2}, {"mixup": 0.0},
-        {"cutmix": 0.0}, {"max_norm": 0.1}, {"ema": 0.9}, {"optimizer": "sgd"},
+        {"cutmix": 0.0}, {"max_norm": 0.1}, {"ema": 0.9}, {"optimizer": "adamw"},
         {"weight_decay": 1.0},
     ]  # fmt: skip
     reference = trained(plain)
@@ -185,7 +185,7 @@ def test_students_learn_by_every_loss(losses: dict[str, float] | None) -> None:
     assert data.labels is not None
     images = (data.read(slice(None)) - torch.tensor(teacher.inputs.mean)) / teacher.inputs.std[0]
     pool = SyntheticBatch(images, torch.from_numpy(data.labels))
-    config = TrainingConfig(losses=losses, steps=160, batch_size=32, learning_rate=0.01)
+    config = TrainingConfig(losses=losses, steps=160, batch_size=32)
     generator = torch.Generator().manual_seed(0)
     student = build_student("half", teacher, seed=0).module
     stream = shuffled(pool, batch_size=32, generator=generator)

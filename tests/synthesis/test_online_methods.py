@@ -107,7 +107,8 @@ def test_an_adversary_finds_inputs_that_the_student_gets_wrong(
         with torch.no_grad():
             log_p, log_q = (net(images).log_softmax(1) for net in (teacher, run.student.eval()))
         gaps.append(float((log_p.exp() * (log_p - log_q)).sum(1).mean()))
-    assert np.mean(gaps[-5:]) > 2 * np.mean(gaps[:5])
+    most = np.log(3)  # where the teacher is sure and the student, untrained, has no idea
+    assert most - np.mean(gaps[-5:]) < (most - np.mean(gaps[:5])) / 2
 
 
 def test_a_generator_driven_to_death_is_restarted_then_given_up(
