@@ -25,7 +25,7 @@ class Rule:
     longest: float
 
 
-SGD = Rule("sgd", 0.3, 5e-4, longest=5.0)  # twice what KD gives, so that no loss breaks a network
+SGD = Rule("sgd", 0.5, 5e-4, longest=5.0)  # twice what KD gives, so that no loss breaks a network
 ADAMW = Rule("adamw", 6e-3, 0.0, longest=math.inf)  # its steps do not grow with the gradient
 
 

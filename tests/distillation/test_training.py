@@ -153,7 +153,7 @@ def test_the_student_ends_in_evaluation_mode() -> None:
 
 def usual_sgd(network: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(
-        network.parameters(), lr=0.3, momentum=0.9, nesterov=True, weight_decay=5e-4
+        network.parameters(), lr=0.5, momentum=0.9, nesterov=True, weight_decay=5e-4
     )
 
 
