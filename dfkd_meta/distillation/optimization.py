@@ -17,7 +17,10 @@ from dfkd_meta.distillation.config import OptimizerName, TrainingConfig
 
 @dataclass(frozen=True)
 class Rule:
-    """An optimizer with its peak learning rate, its weight decay and its longest gradient."""
+    """An optimizer with its peak learning rate and its weight decay.
+
+    A gradient of a norm above ``longest`` is cut to it.
+    """
 
     name: OptimizerName
     learning_rate: float

@@ -67,7 +67,8 @@ class Trainer:
         )
         self.views = Views(config, self.objective.teacher)
         drops = self.objective.teacher is None if config.dropout is None else config.dropout
-        self._resting = [] if drops else _dropout_layers(student)
+        dropout = [layer for layer in student.modules() if isinstance(layer, _DropoutNd)]
+        self._resting = [] if drops else dropout
         projections = self.objective.projections
         self._parameters = [*student.parameters(), *projections.parameters()]
         self.rule = choose_rule(config, student)
@@ -199,7 +200,3 @@ def fit(
     trainer = Trainer(student, config, generator, teacher=teacher)
     trainer.train(stream, config.steps, progress)
     return trainer.finish()
-
-
-def _dropout_layers(module: nn.Module) -> list[nn.Module]:
-    return [layer for layer in module.modules() if isinstance(layer, _DropoutNd)]

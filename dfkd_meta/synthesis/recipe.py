@@ -157,7 +157,7 @@ class MethodContext:
         return low.to(self.device), high.to(self.device)
 
     def fitting(self, inputs: int, numbers: int = 2**23) -> int:
-        """``inputs``, or fewer (but 2) if inputs are so large that these hold more ``numbers``."""
+        """``inputs``, or as many (at least 2) as hold no more than ``numbers`` numbers together."""
         return max(2, min(inputs, numbers // math.prod(self.shape)))
 
 

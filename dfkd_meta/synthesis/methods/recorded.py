@@ -39,8 +39,8 @@ class RecordedConfig(Config):
     nothing, so there are ``drawn_batch`` new ones every ``drawn_turn`` student steps, and none
     stays.
 
-    Otherwise ``batch_size`` inputs (fewer if they are so large that these hold more than
-    ``batch_numbers`` numbers) are refined for ``steps`` steps every ``student_steps`` student
+    Otherwise ``batch_size`` inputs (fewer if together they held more than ``batch_numbers``
+    numbers) are refined for ``steps`` steps every ``student_steps`` student
     steps, ``warm_up`` batches of them before the first, and the latest ``capacity`` stay. They
     start as noise with the recorded spectrum and values, each with a contrast of its own (which
     completes draws, where there are any), and move in the coordinates of the spectrum (without one:
