@@ -27,7 +27,11 @@ def command(
     ],
     out: Annotated[Path, typer.Option(help="Folder for the student and the run.")],
     student: Annotated[
-        str | None, typer.Option(help="A built-in architecture, half, quarter, or a width ratio.")
+        str | None,
+        typer.Option(
+            help="half, quarter or a ratio of the teacher's width; a built-in architecture; "
+            "your own module:function."
+        ),
     ] = None,
     method: Annotated[str | None, typer.Option(help="See 'dfkd-meta list methods'.")] = None,
     seed: Annotated[int | None, typer.Option(help="One seed for the whole run.")] = None,

@@ -11,7 +11,7 @@ from pydantic import Field
 from dfkd_meta.config import Config
 from dfkd_meta.distillation.config import TrainingConfig
 from dfkd_meta.distillation.losses import losses
-from dfkd_meta.distillation.students import build_student
+from dfkd_meta.distillation.students import Student, build_student
 from dfkd_meta.errors import MethodError
 from dfkd_meta.precision import Precision
 from dfkd_meta.seeding import generator_for
@@ -29,15 +29,17 @@ class TermConfig(Config):
 class DistillConfig(Config):
     """Everything that decides a student, besides teacher and sidecar.
 
-    ``options`` are those of the method; ``terms`` changes the weights of its terms by name
-    (``terms.bn.weight=10``); ``images`` replaces the number of inputs that a method makes before
-    the student is trained, ``turn`` the number of student steps after each batch of a method in
-    which they take turns. ``precision`` is that of the networks while they are used for synthesis
-    and training; ``auto`` is bfloat16 on machines with instructions for it, else float32.
+    ``student`` is a name that ``build_student`` knows, ``student_arguments`` what its factory is
+    told besides. ``options`` are those of the method; ``terms`` changes the weights of its terms by
+    name (``terms.bn.weight=10``); ``images`` replaces the number of inputs that a method makes
+    before the student is trained, ``turn`` the number of student steps after each batch of a method
+    in which they take turns. ``precision`` is that of the networks while they are used for
+    synthesis and training; ``auto`` is bfloat16 on machines with instructions for it, else float32.
     """
 
     method: str = "recorded"
     student: str = "half"
+    student_arguments: dict[str, Any] = Field(default_factory=dict)
     seed: int = 0
     images: int | None = Field(None, ge=1)
     turn: int | None = Field(None, ge=1)
@@ -50,12 +52,16 @@ class DistillConfig(Config):
 def check_student(teacher: Teacher, config: DistillConfig) -> None:
     """Refuse settings that training would refuse, before minutes of synthesis.
 
-    Raises UsageError (no such student or loss), TeacherError (it cannot be built).
+    Raises UsageError (no such student or loss), TeacherError (it cannot be built, or does not fit).
     """
     for name in config.training.losses or {}:
         losses.get(name)
-    with torch.device("meta"):
-        build_student(config.student, teacher, seed=0)
+    student_of(config, teacher, seed=0)
+
+
+def student_of(config: DistillConfig, teacher: Teacher, *, seed: int) -> Student:
+    """The student that ``config`` names, untrained. Raises UsageError, TeacherError."""
+    return build_student(config.student, teacher, seed=seed, arguments=config.student_arguments)
 
 
 def make_recipe(

@@ -35,7 +35,7 @@ def save_run(run: DistillRun, out: Path) -> None:
         save_model(
             folder,
             run.outcome.student.module,
-            source="builtin",
+            source=run.outcome.student.source,
             architecture=run.outcome.student.architecture,
             arguments=run.outcome.student.arguments,
             inputs=run.teacher.inputs,
@@ -94,6 +94,8 @@ def repeat_command(run: DistillRun) -> str:
         where = f"{run.pulled.repo_id}@{run.pulled.commit}"
     settings = _flatten(run.config.model_dump(mode="json", exclude_defaults=True))
     words = ["dfkd-meta", "distill", where, "--out", "student"]
+    if run.teacher.factory is not None:
+        words += ["--factory", run.teacher.factory]
     for key, value in settings.items():
         if key in ("student", "method", "seed"):
             words += [f"--{key}", str(value)]

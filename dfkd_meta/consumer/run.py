@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import torch
 from dfkd_meta.batches import Pool, SyntheticBatch
 from dfkd_meta.checkpoint import State, load_state, save_state
 from dfkd_meta.consumer.exam import Exam
-from dfkd_meta.consumer.pipeline import DistillConfig, check_student, make_recipe
-from dfkd_meta.distillation.students import Student, build_student
+from dfkd_meta.consumer.pipeline import DistillConfig, check_student, make_recipe, student_of
+from dfkd_meta.distillation.students import Student
 from dfkd_meta.distillation.training import Trainer
 from dfkd_meta.errors import UsageError
 from dfkd_meta.precision import settle
@@ -99,9 +99,7 @@ class Distillation:
         self.recipe = recipe
         self.config = config
         self.device = device
-        self.student = build_student(
-            config.student, teacher, seed=derive_seed(config.seed, "student")
-        )
+        self.student = student_of(config, teacher, seed=derive_seed(config.seed, "student"))
         module = self.student.module.to(device)
         precision = settle(config.precision, device)
         self.trainer = Trainer(
@@ -143,7 +141,7 @@ class Distillation:
 
     def outcome(self) -> Outcome:
         """What came out. To be called when ``advance`` has ended."""
-        student = Student(self.student.architecture, self.student.arguments, self.trainer.finish())
+        student = replace(self.student, module=self.trainer.finish())
         fresh = self.recipe.rounds is not None and self.recipe.rounds.fresh
         pool = self.synthesizer.fresh_batch(SHOWN) if fresh else self.pool.contents()
         return Outcome(

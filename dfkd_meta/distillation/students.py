@@ -1,53 +1,113 @@
-"""Which student: a built-in architecture, or the teacher's own at a fraction of its width."""
+"""Which student: a built-in architecture, the caller's own, or the teacher's own but narrower."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from pydantic import JsonValue
 from torch import nn
 
-from dfkd_meta.errors import UsageError
-from dfkd_meta.teachers import Teacher, architectures, build_model
+from dfkd_meta.errors import TeacherError, UsageError
+from dfkd_meta.teachers import (
+    Teacher,
+    architectures,
+    build_model,
+    build_own,
+    is_own_code,
+    load_own_code,
+    probe,
+)
 
 WIDTHS = {"same": 1.0, "half": 0.5, "quarter": 0.25}
 
 
 @dataclass(frozen=True)
 class Student:
-    """An untrained student: architecture name, arguments, and the module."""
+    """An untrained student, and what builds it again: as in a model's ``config.json``.
 
+    ``source`` is ``builtin``, or ``local`` for code of the caller's own (``module:function``).
+    """
+
+    source: str
     architecture: str
     arguments: dict[str, JsonValue]
     module: nn.Module
 
 
-def build_student(name: str, teacher: Teacher, *, seed: int) -> Student:
+def build_student(
+    name: str, teacher: Teacher, *, seed: int, arguments: Mapping[str, JsonValue] | None = None
+) -> Student:
     """The student called ``name`` for this teacher's inputs and classes, initialized from ``seed``.
 
-    ``name`` is a built-in architecture, or ``same``, ``half``, ``quarter`` or a number in (0, 1]:
-    the teacher's architecture with its width multiplied by it. Raises UsageError.
+    ``name`` is one of
+
+    * a built-in architecture, called with ``num_classes``, ``shape`` and ``arguments``;
+    * ``module:function``, code of the caller's own, called with ``num_classes``, with ``shape`` if
+      it has a parameter of that name, and with ``arguments``;
+    * ``same``, ``half``, ``quarter`` or a number in (0, 1]: the teacher's architecture with its
+      ``width`` multiplied by it, where that is built in or code of the caller's own.
+
+    Raises UsageError, and TeacherError when it cannot be built or does not give the logits asked.
     """
     ratio = _ratio(name)
-    if ratio is None:
-        architectures.get(name)
-        arguments: dict[str, Any] = {
-            "num_classes": teacher.outputs.num_classes,
-            "shape": list(teacher.inputs.shape),
-        }
-        return Student(name, arguments, build_model(name, arguments, seed=seed))
-    if teacher.source != "builtin":
+    if ratio is not None:
+        source, name, told = _narrower(name, teacher, ratio)
+    else:
+        source = "local" if is_own_code(name) else "builtin"
+        told = {"num_classes": teacher.outputs.num_classes}
+        if source == "builtin" or "shape" in _parameters(name):
+            told["shape"] = list(teacher.inputs.shape)
+    told |= arguments or {}
+    if source == "builtin":
+        return Student(source, name, told, build_model(name, told, seed=seed))
+    return Student(source, name, told, _own(name, told, teacher, seed))
+
+
+def _narrower(name: str, teacher: Teacher, ratio: float) -> tuple[str, str, dict[str, Any]]:
+    """Source, architecture and arguments of the teacher at a fraction of its width."""
+    own = teacher.factory
+    told: dict[str, Any] = dict(teacher.arguments)
+    fits = "width" in _parameters(own) or ratio == 1 if own else teacher.source == "builtin"
+    if not fits:
+        what = f"{own} takes no argument 'width'" if own else "it is of another library"
         raise UsageError(
-            f"student {name!r} is a width of the teacher, "
-            f"but {teacher.architecture!r} is not built in",
-            hint="name a built-in student: " + ", ".join(architectures.names()),
+            f"student {name!r} is a width of the teacher {teacher.architecture!r}, and {what}",
+            hint="name your own student, module:function, or a built-in one: "
+            + ", ".join(architectures.names()),
         )
-    arguments = dict(teacher.arguments)
-    width = arguments.get("width", 1.0)
-    arguments["width"] = ratio * (width if isinstance(width, float | int) else 1.0)
-    module = build_model(teacher.architecture, arguments, seed=seed)
-    return Student(teacher.architecture, arguments, module)
+    width = teacher.arguments.get("width", 1.0)
+    if ratio != 1:
+        told["width"] = ratio * (width if isinstance(width, float | int) else 1.0)
+    return ("builtin", teacher.architecture, told) if own is None else ("local", own, told)
+
+
+def _own(
+    factory: str, arguments: Mapping[str, JsonValue], teacher: Teacher, seed: int
+) -> nn.Module:
+    """The caller's module, tried on two inputs. The global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        module = build_own(factory, arguments)
+        classes = probe(module.eval(), teacher.inputs, where=factory)
+    if classes != teacher.outputs.num_classes:
+        raise TeacherError(
+            f"the student returns {classes} logits, "
+            f"the teacher has {teacher.outputs.num_classes} classes",
+            where=factory,
+        )
+    return module.train()
+
+
+def _parameters(factory: str) -> Mapping[str, inspect.Parameter]:
+    """The parameters of the caller's function or class (none where Python cannot tell)."""
+    try:
+        return inspect.signature(load_own_code(factory)).parameters
+    except ValueError:
+        return {}
 
 
 def _ratio(name: str) -> float | None:

@@ -102,7 +102,7 @@ def teacher_section(manifest: Manifest, repo_id: str) -> str:
         f"(profile `{manifest.profile}`, {bytes_text(manifest.tensors.size)}): statistics of this "
         "model's activations on its training data. With them and the weights a student can be "
         "trained without the data:",
-        f"```sh\ndfkd-meta distill {repo_id} --student half --out student\n```",
+        f"```sh\n{distill_command(manifest, repo_id)}\n```",
         table(("teacher", ""), facts),
         "### What the sidecar holds",
         table(("statistic", "scope", "records", "at", "bytes"), statistics_rows(manifest)),
@@ -111,6 +111,17 @@ def teacher_section(manifest: Manifest, repo_id: str) -> str:
         END,
     ]
     return "\n\n".join(parts)
+
+
+def distill_command(manifest: Manifest, repo_id: str) -> str:
+    """A command line that works for this teacher; what only its reader can name is in capitals."""
+    options = {
+        "builtin": "--student half",
+        "local": "--factory MODULE:FUNCTION --student half",
+        "hub_mixin": "--factory MODULE:CLASS --student half",
+    }
+    student = options.get(manifest.teacher.source, "--student MODULE:FUNCTION")
+    return f"dfkd-meta distill {repo_id} {student} --out student"
 
 
 def accuracy(manifest: Manifest) -> str:

@@ -2,14 +2,14 @@
 
 from dfkd_meta.teachers.architectures import architectures
 from dfkd_meta.teachers.axes import channel_axis, cosine_transform
-from dfkd_meta.teachers.build import build_model, count_parameters
+from dfkd_meta.teachers.build import build_model, build_own, count_parameters
 from dfkd_meta.teachers.find_taps import default_taps, last_hidden_tap
 from dfkd_meta.teachers.opening import open_teacher, teacher_from_sidecar
 from dfkd_meta.teachers.own_code import call_own_code, is_own_code, load_own_code
 from dfkd_meta.teachers.preprocess import denormalize, preprocess, valid_bounds
 from dfkd_meta.teachers.store import save_model
 from dfkd_meta.teachers.taps import ActivationTap, reduce_features
-from dfkd_meta.teachers.teacher import Teacher, channels_last, freeze
+from dfkd_meta.teachers.teacher import Teacher, channels_last, freeze, probe
 from dfkd_meta.teachers.weights import load_weights, read_weights
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Teacher",
     "architectures",
     "build_model",
+    "build_own",
     "call_own_code",
     "channel_axis",
     "channels_last",
@@ -31,6 +32,7 @@ __all__ = [
     "load_weights",
     "open_teacher",
     "preprocess",
+    "probe",
     "read_weights",
     "reduce_features",
     "save_model",

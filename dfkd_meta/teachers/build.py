@@ -1,4 +1,4 @@
-"""Building a fresh module of a built-in architecture from JSON arguments."""
+"""Building a fresh module from JSON arguments: a built-in architecture, or the caller's own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from dfkd_meta.errors import TeacherError
 from dfkd_meta.teachers.architectures import architectures
+from dfkd_meta.teachers.own_code import call_own_code
 
 
 def build_model(architecture: str, arguments: Mapping[str, JsonValue], *, seed: int) -> nn.Module:
@@ -39,6 +40,17 @@ def build_skeleton(architecture: str, arguments: Mapping[str, JsonValue]) -> nn.
     """The same module without memory for its weights (device ``meta``): to compare shapes first."""
     with torch.device("meta"):
         return build_model(architecture, arguments, seed=0)
+
+
+def build_own(factory: str, arguments: Mapping[str, JsonValue]) -> nn.Module:
+    """What the caller's own ``module:function`` makes of the arguments.
+
+    Raises UsageError when it cannot be imported or fails, TeacherError when it makes no module.
+    """
+    module = call_own_code(factory, **arguments)
+    if not isinstance(module, nn.Module):
+        raise TeacherError(f"{factory} returned {type(module).__name__}, not a torch.nn.Module")
+    return module
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -130,6 +130,7 @@ def _open(
         outputs=outputs,
         weights=request.weights,
         files=request.files,
+        factory=request.factory,
     )
 
 

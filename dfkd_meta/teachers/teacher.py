@@ -23,6 +23,7 @@ class Teacher:
 
     ``source``, ``architecture`` and ``arguments`` say how to build it again; ``weights`` is the
     safetensors file it was loaded from, if it was, and ``files`` is all it takes to open it again.
+    ``factory`` is the caller's own ``module:function`` that built it, if one did.
     """
 
     module: nn.Module
@@ -33,6 +34,7 @@ class Teacher:
     outputs: OutputSpec
     weights: Path | None = None
     files: tuple[Path, ...] = ()
+    factory: str | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
         """Model-normalized images `n ...` -> logits `n classes`; gradients flow to the images."""

@@ -72,6 +72,20 @@ def test_what_is_saved_says_how_to_repeat_it(published: Published, tmp_path: Pat
     assert command in (tmp_path / "student" / "README.md").read_text()
 
 
+def test_a_student_of_ones_own_is_saved_and_opened_with_its_factory(
+    published: Published, tmp_path: Path
+) -> None:
+    factory = "tests.distillation.test_students:linear"
+    run = run_on(published("digits_cnn", "full"), student=factory, student_arguments={"width": 2.0})
+    save_run(run, tmp_path / "student")
+    again = open_teacher(tmp_path / "student", factory=factory)
+    images = torch.rand(4, 1, 8, 8)
+    assert torch.equal(again(images), run.outcome.student.module(images))
+    command = repeat_command(run)
+    assert f"--student {factory}" in command
+    assert "--set student_arguments.width=2.0" in command
+
+
 def test_the_inputs_are_kept_with_their_labels(published: Published, tmp_path: Path) -> None:
     run = run_on(published("digits_cnn", "full"))
     save_run(run, tmp_path / "student")

@@ -13,7 +13,6 @@ from torch import nn
 from dfkd_meta.augmentation import draw_blend, draw_paste, shift_each
 from dfkd_meta.checkpoint import load_state, save_state
 from dfkd_meta.distillation.config import TrainingConfig
-from dfkd_meta.distillation.students import build_student
 from dfkd_meta.distillation.training import fit
 from dfkd_meta.errors import MethodError, UsageError
 from dfkd_meta.progress import Silent
@@ -221,16 +220,3 @@ def test_there_is_no_step_after_the_last() -> None:
     run.train(batch_stream(run.config), 2)
     with pytest.raises(UsageError, match="all 2 steps are done"):
         run.step(a_pool(8))
-
-
-def test_students_by_name_and_by_width() -> None:
-    teacher = a_teacher("hinton800")
-    assert build_student("half", teacher, seed=0).arguments["width"] == 0.25
-    assert build_student("0.1", teacher, seed=0).arguments["width"] == pytest.approx(0.05)
-    assert build_student("digits_cnn", teacher, seed=0).arguments["num_classes"] == 3
-    with pytest.raises(UsageError, match="lies in"):
-        build_student("1.5", teacher, seed=0)
-    with pytest.raises(UsageError, match="no architecture named 'lenet'"):
-        build_student("lenet", teacher, seed=0)
-    with pytest.raises(UsageError, match="not built in"):
-        build_student("half", a_teacher(built("hinton800"), "local"), seed=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from dfkd_meta.errors import TeacherError
-from dfkd_meta.teachers.own_code import call_own_code
+from dfkd_meta.teachers.build import build_own
 from dfkd_meta.teachers.sources import SourceRequest, sources
 from dfkd_meta.teachers.weights import load_weights, read_weights
 
@@ -23,11 +23,7 @@ def open_local(request: SourceRequest) -> nn.Module:
             where=request.where,
             hint="name your own, module:factory (distill --teacher, evaluate --factory)",
         )
-    module = call_own_code(request.factory, **request.arguments)
-    if not isinstance(module, nn.Module):
-        raise TeacherError(
-            f"{request.factory} returned {type(module).__name__}, not a torch.nn.Module"
-        )
+    module = build_own(request.factory, request.arguments)
     if request.weights is not None:
         load_weights(module, read_weights(request.weights), where=request.where)
     return module
