@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import shlex
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,7 @@ def describe(run: DistillRun) -> dict[str, Any]:
         "result": {
             "images": run.outcome.images,
             "student_steps": run.outcome.student_steps,
+            "optimizer": asdict(run.outcome.rule),
             "agreement_on_synthetic": run.agreement,
             "agreement_on_new": run.outcome.agreement,
             "accuracy": run.accuracy,

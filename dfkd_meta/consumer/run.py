@@ -15,6 +15,7 @@ from dfkd_meta.batches import Pool, SyntheticBatch
 from dfkd_meta.checkpoint import State, load_state, save_state
 from dfkd_meta.consumer.exam import Exam
 from dfkd_meta.consumer.pipeline import DistillConfig, check_student, make_recipe, student_of
+from dfkd_meta.distillation.optimization import Rule
 from dfkd_meta.distillation.students import Student
 from dfkd_meta.distillation.training import Trainer
 from dfkd_meta.errors import UsageError
@@ -38,10 +39,12 @@ class Outcome:
     ``pool`` is what the student was trained on (of methods without a pool, a last sample);
     ``images`` counts all inputs made. ``seconds`` and ``cpu_seconds`` (of this process, all
     threads) have the keys synthesis and training. ``agreement`` is the latest share of new inputs
-    on which student and teacher agreed, None where there were none (see ``Exam``).
+    on which student and teacher agreed, None where there were none (see ``Exam``). ``rule`` is how
+    the student was optimized, with the defaults that were taken for it.
     """
 
     student: Student
+    rule: Rule
     pool: SyntheticBatch
     images: int
     student_steps: int
@@ -146,6 +149,7 @@ class Distillation:
         pool = self.synthesizer.fresh_batch(SHOWN) if fresh else self.pool.contents()
         return Outcome(
             student=student,
+            rule=self.trainer.rule,
             pool=pool.to(torch.device("cpu")),
             images=self._images(),
             student_steps=self.trainer.steps_done,

@@ -28,12 +28,12 @@ class TrainingConfig(Config):
 
     ``optimizer`` is ``adamw`` or ``sgd``; None is SGD for a network with BatchNorm, to whose
     weights no scale matters, so that large steps suit them, and AdamW for others. A
-    ``learning_rate`` and a ``weight_decay`` of None are 0.5 and 5e-4 with SGD, 6e-3 and 0 with
-    AdamW; with SGD a gradient whose norm is above 5 is cut to it. The rate follows one cycle (Smith
-    & Topin 2018). ``max_norm`` bounds the norm of each hidden unit's incoming weights; ``ema``
-    makes the student the moving average of its weights with that decay. ``dropout`` says whether
-    the network's dropout layers are at work; None leaves them out where a teacher answers, whose
-    soft labels are regularization enough (Hinton et al. 2015, section 3).
+    ``learning_rate`` and a ``weight_decay`` of None are the optimizer's own in ``optimization.py``;
+    ``run.json`` says what was taken. The rate follows one cycle (Smith & Topin 2018). ``max_norm``
+    bounds the norm of each hidden unit's incoming weights; ``ema`` makes the student the moving
+    average of its weights with that decay. ``dropout`` says whether the network's dropout layers
+    are at work; None leaves them out where a teacher answers, whose soft labels are regularization
+    enough (Hinton et al. 2015, section 3).
     """
 
     losses: dict[str, Weight] | None = None

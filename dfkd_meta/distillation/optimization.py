@@ -19,17 +19,17 @@ from dfkd_meta.distillation.config import OptimizerName, TrainingConfig
 class Rule:
     """An optimizer with its peak learning rate and its weight decay.
 
-    A gradient of a norm above ``longest`` is cut to it.
+    A gradient of a norm above ``longest`` is cut to it; None cuts none.
     """
 
     name: OptimizerName
     learning_rate: float
     weight_decay: float
-    longest: float
+    longest: float | None
 
 
 SGD = Rule("sgd", 0.5, 5e-4, longest=5.0)  # twice what KD gives, so that no loss breaks a network
-ADAMW = Rule("adamw", 6e-3, 0.0, longest=math.inf)  # its steps do not grow with the gradient
+ADAMW = Rule("adamw", 6e-3, 0.0, longest=None)  # its steps do not grow with the gradient
 
 
 def choose_rule(config: TrainingConfig, network: nn.Module) -> Rule:

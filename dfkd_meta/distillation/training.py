@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -132,7 +131,7 @@ class Trainer:
             )
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        if self.rule.longest < math.inf:
+        if self.rule.longest is not None:
             nn.utils.clip_grad_norm_(self._parameters, self.rule.longest)
         self.optimizer.step()
         self.steps_done += 1

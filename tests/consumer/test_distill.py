@@ -66,6 +66,7 @@ def test_what_is_saved_says_how_to_repeat_it(published: Published, tmp_path: Pat
     assert facts["teacher"]["files"]
     assert len(facts["teacher"]["sidecar_sha256"]) == 64
     assert facts["result"]["accuracy"] == run.accuracy
+    assert facts["result"]["optimizer"]["name"] == "sgd"  # digits_cnn has BatchNorm
     command = repeat_command(run)
     assert "--seed 7" in command
     assert "--set options.drawn_batch=90" in command
