@@ -18,12 +18,12 @@ TOLERANCE = 1e-4  # of the width of value_range: float rounding, not another sca
 def preprocess(raw: Tensor, inputs: InputSpec) -> Tensor:
     """Resize, crop and normalize raw samples: ``(raw - mean) / std`` per channel.
 
-    ``raw`` is float `n c h w` (color as RGB) or `n f` within ``inputs.value_range``; the result is
-    float32 `n ...` of ``inputs.shape``. Without ``crop_pct`` an image is resized to h x w, whatever
-    its aspect. With it, as in timm, to the larger size h/crop_pct x w/crop_pct, of which the middle
-    is kept: ``center`` (default) scales by the shorter side, ``squash`` both sides; ``border`` is
-    not supported. Resizing is torch's (half-pixel centers), with an antialias filter when it
-    shrinks. Raises DataError for another shape, values out of range or NaN.
+    ``raw`` is float `n c h w` (color as RGB), `n t f` or `n f` within ``inputs.value_range``; the
+    result is float32 `n ...` of ``inputs.shape``. Without ``crop_pct`` an image is resized to
+    h x w, whatever its aspect. With it, as in timm, to the larger size h/crop_pct x w/crop_pct, of
+    which the middle is kept: ``center`` (default) scales by the shorter side, ``squash`` both
+    sides; ``border`` is not supported. Resizing is torch's (half-pixel centers), with an antialias
+    filter when it shrinks. Raises DataError for another shape, values out of range or NaN.
     """
     low, high = inputs.value_range
     slack = TOLERANCE * (high - low)
@@ -83,6 +83,8 @@ def _layout(raw: Tensor, inputs: InputSpec) -> Tensor:
         return raw
     if is_image(inputs) and len(given) == 3 and given[0] == wanted[0]:
         return raw
+    if given == [1, *wanted]:  # an array of two axes per sample is read as gray images
+        return raw.squeeze(1)
     flat = 1 in (len(wanted), len(given)) and math.prod(given) == math.prod(wanted)
     gray = [1] in (given[:1], wanted[:1])
     if flat and gray and {len(wanted), len(given)} == {1, 3}:

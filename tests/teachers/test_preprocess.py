@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dfkd_meta.data import ArrayDataset
 from dfkd_meta.errors import DataError
 from dfkd_meta.sidecar.manifest import InputSpec
 from dfkd_meta.teachers import denormalize, preprocess, valid_bounds
@@ -68,6 +69,14 @@ def test_gray_images_flatten_and_unflatten_in_row_order() -> None:
     assert torch.equal(flat, (raw.flatten(1) - 0.1) / 0.3)
     gray = image_spec([1, 4, 4], [0.1], [0.3])
     assert torch.equal(preprocess(raw.flatten(1), gray).flatten(1), flat)
+
+
+def test_sequences_come_back_from_being_read_as_gray_images() -> None:
+    spec = InputSpec(shape=[5, 2], axes=["t", "f"], value_range=[0.0, 1.0], mean=[0.1], std=[0.3])
+    given = np.random.default_rng(0).random((3, 5, 2), dtype=np.float32)
+    raw = ArrayDataset("sequences", "train", given, None).read(range(3))
+    assert raw.shape == (3, 1, 5, 2)
+    torch.testing.assert_close(preprocess(raw, spec), (torch.from_numpy(given) - 0.1) / 0.3)
 
 
 @pytest.mark.parametrize(
