@@ -26,6 +26,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600}
 
 MOST_IMAGES = 60_000  # as many as alternating methods keep; the rest of the time trains
 MANY_STEPS = 1_000_000  # a schedule that the few steps of a measurement do not reach the end of
+EARLY = 0.25  # the share of a budget that the first batches may take where their size is open
 MEASURING = 0.02  # the share of the budget that each measurement lasts at least ...
 LONGEST = 2.0  # ... and no longer than this, in seconds
 
@@ -69,7 +70,8 @@ def plan_budget(
     in which student and synthesis take turns, ``training.steps`` includes the batches between them
     (``turn`` is set where the method leaves the balance open, so that ``share`` makes inputs);
     where inputs are given or drawn without optimization their number stays and all other time
-    trains. Counts are at least 1. The measurement itself comes on top.
+    trains. Where a balanced method's first batches would take long, ``options.batch_size`` is set
+    to fewer inputs. Counts are at least 1. The measurement itself comes on top.
 
     Raises as ``run_method`` does, and MethodError when half the time would have passed before the
     first student step.
@@ -80,6 +82,9 @@ def plan_budget(
     probing = config.model_copy(update={"training": long})
     meter = Meter(clock or clock_of(device), min(MEASURING * seconds, LONGEST))
     costs = measure_costs(teacher, recipe, probing, device, meter)
+    smaller = _smaller_batches(config, recipe, costs, seconds)
+    if smaller is not None:
+        return plan_budget(teacher, sidecar, smaller, device, seconds, share=share, clock=clock)
     turn = config.turn
     if turn is None and recipe.rounds is not None and recipe.rounds.balanced:
         turn = max(1, round(costs.batch / costs.step * (1 - share) / share))
@@ -106,6 +111,19 @@ def fitting_counts(
         images = min(max(1, int(share * seconds / each)), MOST_IMAGES)
     spent = each * (images or recipe.images)
     return images, max(1, int((seconds - spent) / costs.step))
+
+
+def _smaller_batches(
+    config: DistillConfig, recipe: Recipe, costs: Costs, seconds: float
+) -> DistillConfig | None:
+    """``config`` with batches so small that the student starts early; None where they are."""
+    if recipe.rounds is None or not recipe.rounds.balanced or "batch_size" in config.options:
+        return None
+    first = (recipe.rounds.warm_up + 1) * costs.batch
+    if first <= EARLY * seconds:
+        return None
+    size = max(2, int(recipe.batch_size * EARLY * seconds / first))
+    return config.model_copy(update={"options": {**config.options, "batch_size": size}})
 
 
 def _require_a_start(name: str, recipe: Recipe, costs: Costs, seconds: float) -> None:

@@ -121,5 +121,7 @@ def _within(
         return plan_budget(teacher, sidecar, config, device, seconds, clock=clock)
     found = interrupted_config(interrupted)
     training = config.training.model_copy(update={"steps": found.training.steps})
-    counts = {"images": found.images, "turn": found.turn, "training": training}
-    return config.model_copy(update=counts)
+    planned: dict[str, object] = {"images": found.images, "turn": found.turn, "training": training}
+    if "batch_size" in found.options:
+        planned["options"] = {"batch_size": found.options["batch_size"], **config.options}
+    return config.model_copy(update=planned)

@@ -227,6 +227,31 @@ def test_a_warm_up_that_takes_half_the_time_is_refused(
     assert "warm_up" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize(("seconds", "size"), [(240.0, 50), (120.0, 25), (2_000.0, None)])
+def test_batches_that_take_long_are_made_smaller(
+    teacher: tuple[Teacher, Sidecar],
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    size: int | None,
+) -> None:
+    """Two batches of 250 inputs and 60 steps before the first student step: 300 s at 10 ms."""
+    make = budget.make_recipe
+
+    def in_turns(*arguments: object) -> Recipe:
+        found = make(*arguments)  # type: ignore[arg-type]
+        return dataclasses.replace(found, rounds=Rounds(4, warm_up=1, balanced=True))
+
+    monkeypatch.setattr(budget, "make_recipe", in_turns)
+    clock = Ticking(0.01)
+    with teacher[0].module.register_forward_hook(clock.count):
+        config = settings(options={"steps": 60})
+        planned = plan_budget(*teacher, config, CPU, seconds, clock=clock)
+        told = settings(options={"steps": 60, "batch_size": 30})
+        kept = plan_budget(*teacher, told, CPU, seconds, clock=clock)
+    assert planned.options.get("batch_size") == (size and pytest.approx(size, abs=2))
+    assert kept.options["batch_size"] == 30
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("5m", 300), (" 1.5h", 5400)])
 def test_durations(text: str, seconds: float) -> None:
     assert seconds_of(text) == seconds

@@ -208,7 +208,11 @@ def test_a_budget_is_kept_by_the_run_that_goes_on(
     settings = {"training": {"batch_size": 32}, "precision": "float32"}
     config = make_config(DistillConfig, settings)
     planned = config.model_copy(
-        update={"training": config.training.model_copy(update={"steps": 37}), "images": 60}
+        update={
+            "training": config.training.model_copy(update={"steps": 37}),
+            "images": 60,
+            "options": {"batch_size": 30},
+        }
     )
     monkeypatch.setattr(run_module, "SAVE_EVERY", 0.0)
 
