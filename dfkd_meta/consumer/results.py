@@ -77,7 +77,7 @@ def describe(run: DistillRun) -> dict[str, Any]:
         "result": {
             "images": run.outcome.images,
             "student_steps": run.outcome.student_steps,
-            "optimizer": asdict(run.outcome.rule),
+            "optimizers": [asdict(rule) for rule in run.outcome.rules],
             "agreement_on_synthetic": run.agreement,
             "agreement_on_new": run.outcome.agreement,
             "accuracy": run.accuracy,

@@ -39,12 +39,12 @@ class Outcome:
     ``pool`` is what the student was trained on (of methods without a pool, a last sample);
     ``images`` counts all inputs made. ``seconds`` and ``cpu_seconds`` (of this process, all
     threads) have the keys synthesis and training. ``agreement`` is the latest share of new inputs
-    on which student and teacher agreed, None where there were none (see ``Exam``). ``rule`` is how
-    the student was optimized, with the defaults that were taken for it.
+    on which student and teacher agreed, None where there were none (see ``Exam``). ``rules``
+    are how the student was optimized, with the defaults that were taken for it.
     """
 
     student: Student
-    rule: Rule
+    rules: tuple[Rule, ...]
     pool: SyntheticBatch
     images: int
     student_steps: int
@@ -149,7 +149,7 @@ class Distillation:
         pool = self.synthesizer.fresh_batch(SHOWN) if fresh else self.pool.contents()
         return Outcome(
             student=student,
-            rule=self.trainer.rule,
+            rules=self.trainer.optimizer.rules,
             pool=pool.to(torch.device("cpu")),
             images=self._images(),
             student_steps=self.trainer.steps_done,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dfkd_meta.config import Config
 
@@ -26,14 +26,13 @@ class TrainingConfig(Config):
     pairwise and ``cutmix`` puts a rectangle of another image into that share of it, counted from
     the other end, labels too; both need a loss with a teacher, who answers for what comes of it.
 
-    ``optimizer`` is ``adamw`` or ``sgd``; None is SGD for a network with BatchNorm, to whose
-    weights no scale matters, so that large steps suit them, and AdamW for others. A
-    ``learning_rate`` and a ``weight_decay`` of None are the optimizer's own in ``optimization.py``;
-    ``run.json`` says what was taken. The rate follows one cycle (Smith & Topin 2018). ``max_norm``
-    bounds the norm of each hidden unit's incoming weights; ``ema`` makes the student the moving
-    average of its weights with that decay. ``dropout`` says whether the network's dropout layers
-    are at work; None leaves them out where a teacher answers, whose soft labels are regularization
-    enough (Hinton et al. 2015, section 3).
+    ``optimizer`` is ``adamw`` or ``sgd``; None is SGD for weights before a BatchNorm, which have no
+    scale, and AdamW for others. With an optimizer go a ``learning_rate`` and a ``weight_decay``;
+    None are its own in ``optimization.py``, and ``run.json`` says what was taken. The rate follows
+    one cycle (Smith & Topin 2018). ``max_norm`` bounds the norm of each hidden unit's incoming
+    weights; ``ema`` makes the student the moving average of its weights with that decay.
+    ``dropout`` says whether the network's dropout layers are at work; None leaves them out where a
+    teacher answers, whose soft labels are regularization enough (Hinton et al. 2015, section 3).
     """
 
     losses: dict[str, Weight] | None = None
@@ -53,3 +52,12 @@ class TrainingConfig(Config):
     dropout: bool | None = None
     max_norm: float | None = Field(None, gt=0)
     ema: float | None = Field(None, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _rate_of_what(self) -> Self:
+        if self.optimizer is None and (self.learning_rate, self.weight_decay) != (None, None):
+            raise ValueError(
+                "learning_rate and weight_decay are those of an optimizer: set that too, to adamw "
+                "or sgd"
+            )
+        return self

@@ -1,4 +1,4 @@
-"""What one optimizer step needs besides a loss: the rule, its schedule, norms and averages."""
+"""What one training step does to weights: rules, their schedule, norms and averages."""
 
 from __future__ import annotations
 
@@ -19,49 +19,106 @@ from dfkd_meta.distillation.config import OptimizerName, TrainingConfig
 class Rule:
     """An optimizer with its peak learning rate and its weight decay.
 
-    A gradient of a norm above ``longest`` is cut to it; None cuts none.
+    If the gradient of all its weights is longer than ``longest``, it is cut to that norm.
     """
 
     name: OptimizerName
     learning_rate: float
     weight_decay: float
-    longest: float | None
+    longest: float | None = None
 
 
-SGD = Rule("sgd", 0.5, 5e-4, longest=5.0)  # twice what KD gives, so that no loss breaks a network
-ADAMW = Rule("adamw", 6e-3, 0.0, longest=None)  # its steps do not grow with the gradient
+SGD = Rule("sgd", 0.5, 5e-4, longest=5.0)
+ADAMW = Rule("adamw", 6e-3, 0.0)  # its steps do not grow with the gradient
 
 
-def choose_rule(config: TrainingConfig, network: nn.Module) -> Rule:
-    """What ``config`` says, and for what it leaves open the defaults that suit the network."""
-    normalized = any(isinstance(layer, _BatchNorm) for layer in network.modules())
-    name = config.optimizer or ("sgd" if normalized else "adamw")
-    usual = SGD if name == "sgd" else ADAMW
-    rate, decay = config.learning_rate, config.weight_decay
-    return Rule(
-        name,
-        usual.learning_rate if rate is None else rate,
-        usual.weight_decay if decay is None else decay,
-        usual.longest,
-    )
+def choose_rules(
+    config: TrainingConfig, network: nn.Module, others: Iterable[nn.Parameter] = ()
+) -> dict[Rule, list[nn.Parameter]]:
+    """Which rule trains which weights of ``network``, and ``others``, which a loss brings along.
+
+    An optimizer that ``config`` names trains all. Else SGD takes long steps where they can do no
+    harm, AdamW trains the rest: weights before a BatchNorm have no scale (whatever factor they get,
+    the network stays the same), and in a network of such the biases and BatchNorm's own weights
+    go with them.
+    """
+    learned = list(network.parameters())
+    if config.optimizer is not None:
+        usual = SGD if config.optimizer == "sgd" else ADAMW
+        rate, decay = config.learning_rate, config.weight_decay
+        rule = Rule(
+            usual.name,
+            usual.learning_rate if rate is None else rate,
+            usual.weight_decay if decay is None else decay,
+            usual.longest,
+        )
+        return {rule: [*learned, *others]}
+    scaleless = before_norms(network)
+    parts: dict[Rule, list[nn.Parameter]] = {SGD: [], ADAMW: []}
+    for weight in learned:
+        bold = scaleless and (weight.ndim < 2 or weight in scaleless)
+        parts[SGD if bold else ADAMW].append(weight)
+    parts[ADAMW].extend(others)
+    return {rule: weights for rule, weights in parts.items() if weights}
 
 
-def make_optimizer(rule: Rule, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """AdamW, or SGD with Nesterov momentum; ``set_pace`` gives both their rate at every step."""
+def before_norms(network: nn.Module) -> set[Tensor]:
+    """The weights of layers with a BatchNorm of as many channels registered right after them."""
+    found: set[Tensor] = set()
+    before: nn.Module | None = None
+    for layer in network.modules():
+        if isinstance(layer, _BatchNorm) and isinstance(before, nn.Linear | _ConvNd):
+            linear = isinstance(before, nn.Linear)
+            if layer.num_features == (before.out_features if linear else before.out_channels):
+                found.add(before.weight)
+        if next(layer.parameters(recurse=False), None) is not None:
+            before = layer
+    return found
+
+
+class Optimizer:
+    """One step for all weights, each by its rule: SGD with Nesterov momentum, or AdamW."""
+
+    def __init__(self, rules: dict[Rule, list[nn.Parameter]]) -> None:
+        self.parts = [(rule, weights, _made(rule, weights)) for rule, weights in rules.items()]
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        return tuple(rule for rule, _, _ in self.parts)
+
+    def step(self, loss: Tensor, done: int, steps: int) -> None:
+        """Step ``done`` (from 0) of ``steps`` down the gradient of ``loss``, in one cycle."""
+        for _, _, optimizer in self.parts:
+            optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        for rule, weights, optimizer in self.parts:
+            if rule.longest is not None:
+                nn.utils.clip_grad_norm_(weights, rule.longest)
+            rate, momentum = one_cycle(done, steps, rule.learning_rate)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+                if "betas" in group:
+                    group["betas"] = (momentum, group["betas"][1])
+                else:
+                    group["momentum"] = momentum
+            optimizer.step()
+
+    def state(self) -> State:
+        """The moments of all weights, by the names of the rules."""
+        return {rule.name: optimizer.state_dict()["state"] for rule, _, optimizer in self.parts}
+
+    def load_state(self, state: State) -> None:
+        """Continue from the state of an optimizer of the same weights and rules."""
+        for rule, _, optimizer in self.parts:
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": state[rule.name], "param_groups": groups})
+
+
+def _made(rule: Rule, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
     rate, decay = rule.learning_rate, rule.weight_decay
     if rule.name == "sgd":
-        return torch.optim.SGD(parameters, rate, momentum=0.9, nesterov=True, weight_decay=decay)
-    return torch.optim.AdamW(parameters, rate, weight_decay=decay)
-
-
-def set_pace(optimizer: torch.optim.Optimizer, rate: float, momentum: float) -> None:
-    """Learning rate and momentum (the first beta of AdamW) of the next step."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-        if "betas" in group:
-            group["betas"] = (momentum, group["betas"][1])
-        else:
-            group["momentum"] = momentum
+        return torch.optim.SGD(weights, rate, momentum=0.9, nesterov=True, weight_decay=decay)
+    return torch.optim.AdamW(weights, rate, weight_decay=decay)
 
 
 def one_cycle(step: int, steps: int, peak: float) -> tuple[float, float]:

@@ -14,12 +14,10 @@ from dfkd_meta.distillation.config import TrainingConfig
 from dfkd_meta.distillation.objective import Objective, choose_losses
 from dfkd_meta.distillation.optimization import (
     Average,
-    choose_rule,
+    Optimizer,
+    choose_rules,
     copy_state,
     limit_norms,
-    make_optimizer,
-    one_cycle,
-    set_pace,
 )
 from dfkd_meta.distillation.pairs import Pair
 from dfkd_meta.distillation.views import Views
@@ -68,10 +66,9 @@ class Trainer:
         drops = self.objective.teacher is None if config.dropout is None else config.dropout
         dropout = [layer for layer in student.modules() if isinstance(layer, _DropoutNd)]
         self._resting = [] if drops else dropout
-        projections = self.objective.projections
-        self._parameters = [*student.parameters(), *projections.parameters()]
-        self.rule = choose_rule(config, student)
-        self.optimizer = make_optimizer(self.rule, self._parameters)
+        self.optimizer = Optimizer(
+            choose_rules(config, student, self.objective.projections.parameters())
+        )
         self.average = None if config.ema is None else Average(student, config.ema)
         self._announced = False
 
@@ -117,7 +114,6 @@ class Trainer:
             raise UsageError(
                 f"all {config.steps} steps are done", hint="set training.steps to more of them"
             )
-        set_pace(self.optimizer, *one_cycle(self.steps_done, config.steps, self.rule.learning_rate))
         self.student.train()
         for layer in self._resting:
             layer.eval()
@@ -127,13 +123,10 @@ class Trainer:
         if not torch.isfinite(loss):
             raise MethodError(
                 f"the training loss became {loss.item()} at step {self.steps_done}",
-                hint="lower the learning rate: --set training.learning_rate=...",
+                hint="smaller steps, such as --set training.optimizer=adamw "
+                "--set training.learning_rate=0.001",
             )
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        if self.rule.longest is not None:
-            nn.utils.clip_grad_norm_(self._parameters, self.rule.longest)
-        self.optimizer.step()
+        self.optimizer.step(loss, self.steps_done, config.steps)
         self.steps_done += 1
         if config.max_norm is not None:
             limit_norms(self.student, config.max_norm)
@@ -154,7 +147,7 @@ class Trainer:
                 "flip": self.views.flip,
                 "student": dict(self.student.state_dict()),
                 "projections": dict(self.objective.projections.state_dict()),
-                "optimizer": self.optimizer.state_dict()["state"],
+                "optimizer": self.optimizer.state(),
                 "average": None if self.average is None else self.average.values,
                 "generator": self.generator.get_state(),
             }
@@ -166,8 +159,7 @@ class Trainer:
         self.steps_done, self.views.flip = state["steps_done"], state["flip"]
         self.student.load_state_dict(state["student"])
         self.objective.projections.load_state_dict(state["projections"])
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
+        self.optimizer.load_state(state["optimizer"])
         if self.average is not None:
             for name, value in state["average"].items():
                 self.average.values[name].copy_(value)

@@ -32,7 +32,7 @@ def test_a_refusal_an_error_and_a_crash(bench: Bench, tmp_path: Path) -> None:
     folder = bench.places.environment["TEACHER"]
     with Workers(1, bench.places.environment) as workers:
         place = tmp_path / "refused"
-        broken = {"learning_rate": 1e30, "steps": 30, "batch_size": 8}
+        broken = {"optimizer": "sgd", "learning_rate": 1e30, "steps": 30, "batch_size": 8}
         options = {"drawn_batch": 9}
         task = task_for(folder, place, training=broken, options=options)
         task = task.model_copy(update={"test": str(tmp_path / "blobs.npz")})

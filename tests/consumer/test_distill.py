@@ -66,7 +66,8 @@ def test_what_is_saved_says_how_to_repeat_it(published: Published, tmp_path: Pat
     assert facts["teacher"]["files"]
     assert len(facts["teacher"]["sidecar_sha256"]) == 64
     assert facts["result"]["accuracy"] == run.accuracy
-    assert facts["result"]["optimizer"]["name"] == "sgd"  # digits_cnn has BatchNorm
+    names = [rule["name"] for rule in facts["result"]["optimizers"]]
+    assert names == ["sgd", "adamw"]  # digits_cnn has BatchNorm, and a last layer without
     command = repeat_command(run)
     assert "--seed 7" in command
     assert "--set options.drawn_batch=90" in command

@@ -10,15 +10,24 @@ import torch
 from torch import nn
 
 from dfkd_meta.batches import SyntheticBatch, shuffled
+from dfkd_meta.config import make_config
 from dfkd_meta.distillation.config import TrainingConfig
 from dfkd_meta.distillation.evaluation import accuracy
-from dfkd_meta.distillation.optimization import limit_norms, one_cycle
+from dfkd_meta.distillation.optimization import Rule, choose_rules, limit_norms, one_cycle
 from dfkd_meta.distillation.students import build_student
 from dfkd_meta.distillation.training import fit
 from dfkd_meta.errors import UsageError
 from dfkd_meta.producer.train import TrainConfig, train_network
 from dfkd_meta.teachers import Teacher
-from tests.distillation.nets import a_pool, a_teacher, batch_stream, trained, trainer, weights_of
+from tests.distillation.nets import (
+    NormedDropped,
+    a_pool,
+    a_teacher,
+    batch_stream,
+    trained,
+    trainer,
+    weights_of,
+)
 from tests.support.published import blobs
 
 
@@ -35,6 +44,33 @@ def test_one_cycle_is_that_of_torch(steps: int) -> None:
             schedule.step()
 
 
+def names_by_rule(net: nn.Module, **settings: Any) -> dict[str, set[str]]:
+    names = {weight: name for name, weight in net.named_parameters()}
+    rules = choose_rules(TrainingConfig(**settings), net)
+    return {rule.name: {names[weight] for weight in part} for rule, part in rules.items()}
+
+
+def test_long_steps_are_for_weights_without_a_scale() -> None:
+    found = names_by_rule(NormedDropped())
+    assert found["adamw"] == {"conv2.weight", "head.weight"}
+    assert found["sgd"] == {"conv.weight", "conv.bias", "bn.weight", "bn.bias", "conv2.bias",
+                            "head.bias"}  # fmt: skip
+    plain = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 2))
+    assert set(names_by_rule(plain)) == {"adamw"}
+    assert set(names_by_rule(NormedDropped(), optimizer="adamw")) == {"adamw"}
+    other = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(4), nn.Linear(3, 2))
+    assert set(names_by_rule(other)) == {"adamw"}  # that BatchNorm is not of this layer
+    transposed = nn.Sequential(nn.ConvTranspose2d(2, 6, 3, groups=2), nn.BatchNorm2d(6))
+    assert "0.weight" in names_by_rule(transposed)["sgd"]
+
+
+def test_a_rate_goes_with_its_optimizer() -> None:
+    with pytest.raises(UsageError, match="those of an optimizer"):
+        make_config(TrainingConfig, {"learning_rate": 0.1})
+    config = TrainingConfig(optimizer="sgd", learning_rate=0.1)
+    assert list(choose_rules(config, NormedDropped())) == [Rule("sgd", 0.1, 5e-4, 5.0)]
+
+
 def test_max_norm_bounds_every_hidden_unit_and_leaves_small_ones() -> None:
     net = nn.Sequential(nn.Conv2d(1, 2, 2), nn.Flatten(), nn.Linear(8, 3), nn.Linear(3, 2))
     with torch.no_grad():
@@ -48,7 +84,8 @@ def test_max_norm_bounds_every_hidden_unit_and_leaves_small_ones() -> None:
 
 
 def test_max_norm_holds_after_training() -> None:
-    run = trainer(TrainingConfig(steps=4, batch_size=8, max_norm=0.4, learning_rate=0.1))
+    settings = {"optimizer": "adamw", "learning_rate": 0.1}
+    run = trainer(TrainingConfig(steps=4, batch_size=8, max_norm=0.4, **settings))
     run.train(batch_stream(run.config), 4)
     norms = run.finish().conv2.weight.detach().flatten(1).norm(dim=1)
     assert float(norms.max()) <= 0.4 + 1e-5
@@ -161,7 +198,7 @@ def test_each_option_changes_the_student() -> None:
     changes: list[dict[str, Any]] = [
         {"losses": {"mse": 1.0}}, {"temperature": 20.0}, {"jitter": 2}, {"mixup": 0.0},
         {"cutmix": 0.0}, {"max_norm": 0.1}, {"ema": 0.9}, {"optimizer": "adamw"},
-        {"weight_decay": 1.0},
+        {"optimizer": "sgd"},
     ]  # fmt: skip
     reference = trained(plain)
     for change in changes:
