@@ -10,7 +10,7 @@ from pydantic import Field, JsonValue, ValidationError
 from dfkd_meta.errors import UsageError
 from dfkd_meta.producer.config import ExportConfig
 from dfkd_meta.sidecar import InputSpec
-from dfkd_meta.teachers import Teacher, open_teacher
+from dfkd_meta.teachers import Teacher, channel_axis, open_teacher
 
 EXAMPLE = {
     "shape": "[1, 32, 32]",
@@ -25,7 +25,8 @@ class ExportRun(ExportConfig):
     """An export and how its teacher is opened.
 
     ``inputs`` is the input block of the standard, needed for bare weights; ``axes`` may be left out
-    for images `c h w` and vectors `f`. ``num_classes`` and ``arguments`` go to the architecture or
+    for images `c h w`, tokens `t f` and vectors `f`, and one number in ``mean`` or ``std`` goes for
+    all channels. ``num_classes`` and ``arguments`` go to the architecture or
     factory; ``factory`` (module:factory) builds folders of the caller's own code.
     """
 
@@ -66,8 +67,20 @@ def _input_spec(block: dict[str, Any], where: str) -> InputSpec:
     shape = block["shape"]
     axes = AXES.get(len(shape)) if isinstance(shape, list) else None
     try:
-        return InputSpec.model_validate({"axes": axes, **block})
+        spec = InputSpec.model_validate({"axes": axes, **block})
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in ("inputs", *first["loc"]))
         raise UsageError(f"option {key!r}: {first['msg']}, got {first['input']!r}") from error
+    return _for_all_channels(spec)
+
+
+def _for_all_channels(spec: InputSpec) -> InputSpec:
+    """The same with a single mean or std repeated for every channel there is."""
+    if len(spec.shape) == 1 or len(spec.axes) != len(spec.shape):
+        return spec
+    channels = spec.shape[channel_axis(spec)]
+    given = {key: getattr(spec, key) for key in ("mean", "std")}
+    return spec.model_copy(
+        update={key: one * channels for key, one in given.items() if len(one) == 1}
+    )
