@@ -118,8 +118,7 @@ def natural_images(
     spectrum = read_spectrum(context.sidecar, context.device)
     if spectrum is None:
         return None
-    every = replace(sampler, classes_per_batch=None)
-    sample = every.sample(context.fitting(SAMPLE), 0, torch.Generator().manual_seed(0))
+    sample = sampler.sample(context.fitting(SAMPLE), 0, torch.Generator().manual_seed(0))
     drawn = None if draw is None else DrawnCoordinates.of(spectrum, draw, sample)
 
     def coordinates(targets: Targets, generator: torch.Generator) -> Render:

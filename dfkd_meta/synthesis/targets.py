@@ -37,27 +37,25 @@ def every_class(size: int, num_classes: int, device: torch.device) -> Targets:
 class TargetSampler:
     """Draws a class-balanced batch of targets.
 
-    ``classes_per_batch`` bounds how many classes share a batch, so that each has enough samples to
-    match statistics over; the classes rotate from batch to batch. ``features`` holds the Gaussians
-    to draw activations from, by tap id, ``joint`` those of several taps at once; ``soft`` draws
-    class probabilities.
+    ``features`` holds the Gaussians to draw activations from, by tap id, ``joint`` those of several
+    taps at once; ``soft`` draws class probabilities.
     """
 
     num_classes: int
     device: torch.device
     features: dict[str, ClassGaussians] = field(default_factory=dict)
-    classes_per_batch: int | None = None
     soft: SoftLabels | None = None
     joint: JointMixtures | None = None
 
     def sample(self, size: int, index: int, generator: torch.Generator) -> Targets:
         """The targets of batch number ``index`` (0, 1, ...): ``size`` rows, ordered by class.
 
-        Where a batch is smaller than the number of classes, later batches go on where it ended.
+        Rows per class differ by at most one. Where a batch is smaller than the number of classes,
+        later batches go on where it ended.
         """
-        share = min(self.classes_per_batch or self.num_classes, self.num_classes, size)
+        share = min(self.num_classes, size)
         chosen = (torch.arange(share) + index * share) % self.num_classes
-        labels = chosen.repeat_interleave(-(-size // share))[:size].to(self.device)
+        labels = chosen[torch.arange(size) * share // size].to(self.device)
         features = {tap: source.sample(labels, generator) for tap, source in self.features.items()}
         if self.joint is not None:
             features |= self.joint.sample(labels, generator)

@@ -84,10 +84,10 @@ def test_a_saved_run_continues_bit_for_bit(
 def test_dafl_learns_to_make_clear_inputs_of_every_class(digits: tuple[Teacher, Sidecar]) -> None:
     teacher, sidecar = digits
     run = synthesizer(recipe_of("dafl", teacher, sidecar, learning_rate=0.01), teacher)
-    for _ in range(240):
-        batch = run.make_batch(BATCH)
+    made = [run.make_batch(BATCH) for _ in range(240)][-20:]
+    batch = made[-1]
     with torch.no_grad():
-        p = teacher(batch.images).softmax(1)
+        p = torch.cat([teacher(batch.images) for batch in made]).softmax(1)
     assert float(p.amax(1).mean()) > 0.6
     assert float(p.mean(0).min()) > 0.15
     assert relative_spread(batch.images) > 0.1

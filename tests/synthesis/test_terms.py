@@ -20,6 +20,8 @@ from dfkd_meta.synthesis.terms.moments import (
     RecordedMoments,
     StandardizedMoments,
     _PositionMoments,
+    pooled,
+    shares,
 )
 from dfkd_meta.synthesis.terms.priors import L2Norm, TotalVariation
 
@@ -77,8 +79,27 @@ def test_standardized_moments_equal_plain_numpy(reduction: str, classes: tuple[i
         sigma = np.sqrt(variance + extra)
         spread = np.sqrt(x.var(0) + extra) / sigma - 1
         expected.append((((x.mean(0) - mean) / sigma) ** 2 + spread**2).mean())
-    found = StandardizedMoments((record,), floor)(state({CONV.id: activation}))
+    found = StandardizedMoments((record,), floor=floor)(state({CONV.id: activation}))
     assert float(found) == pytest.approx(float(np.mean(expected)), rel=1e-4)
+
+
+def test_classes_of_few_rows_are_pooled_in_units_of_their_own_spread() -> None:
+    activation = torch.randn(6, 5, generator=torch.Generator().manual_seed(3)) * 2 + 5
+    record = recorded(FLAT, "unit", 5, (0, 1, 2))
+    own = torch.tensor([(0, 1, 2).index(label) for label in LABELS.tolist()])
+    mean, variance = (x[own].double() for x in (record.statistics.mean, record.variance))
+    z = (activation.double() - mean) / variance.sqrt()
+    expected = (z.mean(0) ** 2 + (z.var(0, correction=0).sqrt() - 1) ** 2).mean()
+    found = StandardizedMoments((record,), least=6, floor=0.0)(state({FLAT.id: activation}))
+    assert float(found) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_whole_classes_join_until_there_are_enough_rows() -> None:
+    rows = torch.tensor([4, 4, 0, 2, 2, 2, 9, 7])  # 1 row of class 0, 3 of 2, 2 of 4, 1 of 7 and 9
+    assert pooled(rows, 1).tolist() == [2, 2, 0, 1, 1, 1, 4, 3]
+    assert pooled(rows, 4).tolist() == [1, 1, 0, 0, 0, 0, 1, 1]
+    assert pooled(rows, 100).tolist() == [0] * 8
+    assert shares(pooled(rows, 4)).sum(1).tolist() == [1.0, 1.0]
 
 
 def test_moment_norms_equal_the_published_formula() -> None:

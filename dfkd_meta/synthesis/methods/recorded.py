@@ -51,8 +51,8 @@ class RecordedConfig(Config):
     ``moments`` matches the channels' recorded moments class by class, ``layout`` those of every
     unit where there are positions; ``overall`` matches moments over all classes, where none are
     recorded by class. ``labels`` is cross-entropy (None: 1 where there is nothing to draw from,
-    else 0), ``adversarial`` asks for inputs on which the student is still unlike the teacher. A
-    class has ``class_samples`` or more rows in a batch, so that its moments mean something.
+    else 0), ``adversarial`` asks for inputs on which the student is still unlike the teacher. So
+    that moments mean something, classes of fewer than ``class_samples`` rows in a batch are pooled.
     """
 
     trust: float = Field(0.9, ge=0)
@@ -150,13 +150,8 @@ def _refined(context: MethodContext, config: RecordedConfig, draws: Draws | None
     aim = _aim(context)
     by_class = any(record.scope == "per_class" for record in context.sidecar.find("moments"))
     size = context.fitting(config.batch_size, config.batch_numbers)
-    share = max(1, size // config.class_samples) if by_class else None
     sampler = TargetSampler(
-        context.teacher.outputs.num_classes,
-        context.device,
-        aim.gaussians,
-        classes_per_batch=share,
-        joint=aim.joint,
+        context.teacher.outputs.num_classes, context.device, aim.gaussians, joint=aim.joint
     )
     return Recipe(
         targets=sampler,
@@ -217,7 +212,8 @@ def _terms(
     }
     for name, records in _moments(context, by_class=by_class).items():
         if records:
-            terms[name] = Weighted(StandardizedMoments(tuple(records)), weights[name])
+            moments = StandardizedMoments(tuple(records), config.class_samples)
+            terms[name] = Weighted(moments, weights[name])
     return terms
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dfkd_meta.checkpoint import State
 from dfkd_meta.sidecar import Sidecar, StatisticRecord, Tap
@@ -49,16 +49,15 @@ class RecordedMoments:
         """
         rows = self.statistics.rows(state.targets.labels)
         groups, place = torch.unique(rows, return_inverse=True)
-        first, second = self._per_sample(state.activations[self.tap.id], rows)
-        share = torch.zeros(len(groups), len(rows), device=rows.device)
-        share[place, torch.arange(len(rows), device=rows.device)] = 1
-        share /= share.sum(1, keepdim=True)
+        first, second = self.per_sample(state)
+        share = shares(place)
         shift = share @ first
         return groups, shift, (share @ second - shift.square()).clamp_min(0)
 
-    def _per_sample(self, activation: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def per_sample(self, state: StepState) -> tuple[Tensor, Tensor]:
         """First and second moment of each sample about its recorded mean: two of `n f`."""
-        mean = self.statistics.mean[rows]
+        activation = state.activations[self.tap.id]
+        mean = self.statistics.mean[self.statistics.rows(state.targets.labels)]
         if self.reduction == "unit" or activation.dim() == 2:
             deviation = activation.flatten(1) - mean
             return deviation, deviation.square()
@@ -100,10 +99,15 @@ class StandardizedMoments(Term):
     ``sigma^2 = variance + floor * (mean variance of the group)``: free of the scale of a layer, so
     that one weight serves every tap of every teacher. The same shape as DeepInversion's BatchNorm
     term (Yin et al. 2020, eq. 4), taken class by class where the records are.
+
+    Classes with fewer than ``least`` rows are pooled with their neighbors until there are as many:
+    each row is still compared with its own class, in units of its spread, and what is matched is
+    the mean and the spread of these distances.
     """
 
     component: ClassVar[str] = "bn"
     records: tuple[RecordedMoments, ...]
+    least: int = 1
     floor: float = 0.05
 
     @property
@@ -114,12 +118,15 @@ class StandardizedMoments(Term):
         return torch.stack([self._distance(record, state) for record in self.records]).mean()
 
     def _distance(self, record: RecordedMoments, state: StepState) -> Tensor:
-        groups, shift, variance = record.of_batch(state)
-        recorded = record.variance[groups]
-        floor = self.floor * recorded.mean(1, keepdim=True) + torch.finfo(recorded.dtype).tiny
-        sigma = (recorded + floor).sqrt()
-        spread = (variance + floor).sqrt() / sigma - 1
-        return ((shift / sigma).square() + spread.square()).mean()
+        rows = record.statistics.rows(state.targets.labels)
+        floors = self.floor * record.variance.mean(1, keepdim=True)
+        floors = floors + torch.finfo(floors.dtype).tiny
+        floor, variance = floors[rows], (record.variance + floors)[rows]
+        first, second = record.per_sample(state)
+        share = shares(pooled(rows, self.least))
+        shift = share @ (first / variance.sqrt())
+        spread = (share @ ((second + floor) / variance) - shift.square()).clamp_min(1e-6).sqrt() - 1
+        return (shift.square() + spread.square()).mean()
 
 
 @dataclass(frozen=True)
@@ -205,6 +212,23 @@ class MomentumNorms(Term):
                 moments, self.averages, strict=True
             )
         ]
+
+
+def pooled(rows: Tensor, least: int) -> Tensor:
+    """Groups 0, 1, ... of whole classes: int64 `n` to `n`.
+
+    Classes go on joining a group, in their order, until it has ``least`` rows.
+    """
+    _, place, count = torch.unique(rows, return_inverse=True, return_counts=True)
+    before = count.cumsum(0) - count
+    group: Tensor = torch.unique(before // least, return_inverse=True)[1]
+    return group[place]
+
+
+def shares(place: Tensor) -> Tensor:
+    """The matrix that takes the mean over the rows of each group: int64 `n` -> float32 `g n`."""
+    share: Tensor = nn.functional.one_hot(place).T.float()
+    return share / share.sum(1, keepdim=True)
 
 
 def plain_norms(shift: Tensor, variance: Tensor, recorded: Tensor) -> Tensor:

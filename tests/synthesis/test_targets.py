@@ -1,0 +1,28 @@
+"""Targets: balanced over classes in every batch, or over batches where a batch is too small."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dfkd_meta.synthesis.targets import TargetSampler
+
+
+@pytest.mark.parametrize(
+    ("classes", "size"), [(10, 250), (10, 256), (100, 250), (3, 3), (7, 4), (1_000, 27)]
+)
+def test_every_class_gets_its_share(classes: int, size: int) -> None:
+    sampler, generator = TargetSampler(classes, torch.device("cpu")), torch.Generator()
+    batches = [sampler.sample(size, index, generator).labels for index in range(classes)]
+    for labels in batches:
+        assert len(labels) == size
+        found = labels.unique(return_counts=True)[1]
+        assert len(found) == min(classes, size)
+        assert int(found.max() - found.min()) <= 1
+    total = torch.cat(batches).bincount(minlength=classes)
+    assert int(total.min()) > 0
+    if size <= classes:
+        assert int(total.max() - total.min()) <= 1
+    assert sampler.sample(10 * classes, 0, generator).labels.tolist() == sorted(
+        list(range(classes)) * 10
+    )
