@@ -71,7 +71,9 @@ def _narrower(name: str, teacher: Teacher, ratio: float) -> tuple[str, str, dict
     """Source, architecture and arguments of the teacher at a fraction of its width."""
     own = teacher.factory
     told: dict[str, Any] = dict(teacher.arguments)
-    fits = "width" in _parameters(own) or ratio == 1 if own else teacher.source == "builtin"
+    fits = teacher.source == "builtin"
+    if own is not None:
+        fits = ratio == 1 or "width" in _parameters(own)
     if not fits:
         what = f"{own} takes no argument 'width'" if own else "it is of another library"
         raise UsageError(

@@ -22,6 +22,8 @@ from dfkd_meta.teachers.teacher import Teacher, freeze, probe
 if TYPE_CHECKING:
     from dfkd_meta.sidecar import Sidecar
 
+OWN_CODE = ("local", "hub_mixin")  # sources that call the factory; others do not look at it
+
 
 def open_teacher(
     where: str | Path,
@@ -130,7 +132,7 @@ def _open(
         outputs=outputs,
         weights=request.weights,
         files=request.files,
-        factory=request.factory,
+        factory=request.factory if source in OWN_CODE else None,
     )
 
 

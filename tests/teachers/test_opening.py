@@ -183,6 +183,10 @@ def test_what_is_not_a_teacher(name: str) -> None:
         open_teacher(name, inputs=SPEC)
 
 
+def test_a_factory_is_forgotten_where_it_built_nothing(folder: Path) -> None:
+    assert open_teacher(folder, factory="own_nets:net").factory is None
+
+
 def test_no_input_specification_is_ever_assumed(folder: Path) -> None:
     weights = folder / "model.safetensors"
     with pytest.raises(UsageError, match="input specification"):
@@ -232,6 +236,7 @@ def test_a_local_folder_opens_with_the_callers_factory_only(
     with pytest.raises(TeacherError, match="code that a file cannot bring along"):
         open_teacher(tmp_path / "m")
     assert open_teacher(tmp_path / "m", factory="own_nets:net").outputs.num_classes == 3
+    assert open_teacher(tmp_path / "m", factory="own_nets:net").factory == "own_nets:net"
 
 
 @pytest.mark.parametrize(
