@@ -129,6 +129,16 @@ def settings(**more: object) -> DistillConfig:
     return DistillConfig.model_validate(found)
 
 
+def in_turns(monkeypatch: pytest.MonkeyPatch, rounds: Rounds) -> None:
+    """From now on every recipe takes turns with the student."""
+    make = budget.make_recipe
+
+    def changed(*arguments: object) -> Recipe:
+        return dataclasses.replace(make(*arguments), rounds=rounds)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(budget, "make_recipe", changed)
+
+
 @pytest.mark.parametrize("share", [0.25, 0.5])
 def test_measured_on_a_clock_of_forward_passes(
     teacher: tuple[Teacher, Sidecar], share: float
@@ -189,13 +199,7 @@ def test_turns_count_their_batches(
     told: int | None,
 ) -> None:
     """Rounds of one batch (12 steps of 30 inputs) and 4 student steps (20 inputs each)."""
-    make = budget.make_recipe
-
-    def in_turns(*arguments: object) -> Recipe:
-        found = make(*arguments)  # type: ignore[arg-type]
-        return dataclasses.replace(found, rounds=Rounds(4, warm_up=2, balanced=balanced))
-
-    monkeypatch.setattr(budget, "make_recipe", in_turns)
+    in_turns(monkeypatch, Rounds(4, warm_up=2, balanced=balanced))
     clock = Ticking(1e-3)
     with teacher[0].module.register_forward_hook(clock.count):
         config = settings(turn=told)
@@ -212,13 +216,7 @@ def test_turns_count_their_batches(
 def test_a_warm_up_that_takes_half_the_time_is_refused(
     teacher: tuple[Teacher, Sidecar], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = budget.make_recipe
-
-    def slow_start(*arguments: object) -> Recipe:
-        found = make(*arguments)  # type: ignore[arg-type]
-        return dataclasses.replace(found, rounds=Rounds(student_steps=4, warm_up=20))
-
-    monkeypatch.setattr(budget, "make_recipe", slow_start)
+    in_turns(monkeypatch, Rounds(student_steps=4, warm_up=20))
     clock = Ticking(1e-3)
     with teacher[0].module.register_forward_hook(clock.count):
         with pytest.raises(MethodError, match=r"21 batches of about 0\.4 s") as caught:
@@ -235,13 +233,7 @@ def test_batches_that_take_long_are_made_smaller(
     size: int | None,
 ) -> None:
     """Two batches of 250 inputs and 60 steps before the first student step: 300 s at 10 ms."""
-    make = budget.make_recipe
-
-    def in_turns(*arguments: object) -> Recipe:
-        found = make(*arguments)  # type: ignore[arg-type]
-        return dataclasses.replace(found, rounds=Rounds(4, warm_up=1, balanced=True))
-
-    monkeypatch.setattr(budget, "make_recipe", in_turns)
+    in_turns(monkeypatch, Rounds(4, warm_up=1, balanced=True))
     clock = Ticking(0.01)
     with teacher[0].module.register_forward_hook(clock.count):
         config = settings(options={"steps": 60})

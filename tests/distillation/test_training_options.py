@@ -203,6 +203,8 @@ def test_each_option_changes_the_student() -> None:
     reference = trained(plain)
     for change in changes:
         assert not torch.equal(trained(plain.model_copy(update=change)), reference), change
+    decayed = plain.model_copy(update={"optimizer": "sgd", "weight_decay": 1.0})
+    assert not torch.equal(trained(decayed), trained(plain.model_copy(update={"optimizer": "sgd"})))
 
 
 @functools.cache

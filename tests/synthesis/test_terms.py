@@ -95,11 +95,14 @@ def test_classes_of_few_rows_are_pooled_in_units_of_their_own_spread() -> None:
 
 
 def test_whole_classes_join_until_there_are_enough_rows() -> None:
-    rows = torch.tensor([4, 4, 0, 2, 2, 2, 9, 7])  # 1 row of class 0, 3 of 2, 2 of 4, 1 of 7 and 9
-    assert pooled(rows, 1).tolist() == [2, 2, 0, 1, 1, 1, 4, 3]
-    assert pooled(rows, 4).tolist() == [1, 1, 0, 0, 0, 0, 1, 1]
-    assert pooled(rows, 100).tolist() == [0] * 8
-    assert shares(pooled(rows, 4)).sum(1).tolist() == [1.0, 1.0]
+    rows = torch.tensor([1, 3, 2, 1, 1])  # of five classes
+    assert pooled(rows, 1).tolist() == [0, 1, 2, 3, 4]
+    assert pooled(rows, 4).tolist() == [0, 0, 1, 1, 1]
+    assert pooled(rows, 100).tolist() == [0] * 5
+    assert shares(pooled(rows, 4), rows).tolist() == [
+        [0.25, 0.75, 0.0, 0.0, 0.0],
+        [0.0, 0.0, 0.5, 0.25, 0.25],
+    ]
 
 
 def test_moment_norms_equal_the_published_formula() -> None:

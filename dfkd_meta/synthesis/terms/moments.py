@@ -49,15 +49,14 @@ class RecordedMoments:
         """
         rows = self.statistics.rows(state.targets.labels)
         groups, place = torch.unique(rows, return_inverse=True)
-        first, second = self.per_sample(state)
+        first, second = self._per_sample(state.activations[self.tap.id], rows)
         share = shares(place)
         shift = share @ first
         return groups, shift, (share @ second - shift.square()).clamp_min(0)
 
-    def per_sample(self, state: StepState) -> tuple[Tensor, Tensor]:
+    def _per_sample(self, activation: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """First and second moment of each sample about its recorded mean: two of `n f`."""
-        activation = state.activations[self.tap.id]
-        mean = self.statistics.mean[self.statistics.rows(state.targets.labels)]
+        mean = self.statistics.mean[rows]
         if self.reduction == "unit" or activation.dim() == 2:
             deviation = activation.flatten(1) - mean
             return deviation, deviation.square()
@@ -118,15 +117,17 @@ class StandardizedMoments(Term):
         return torch.stack([self._distance(record, state) for record in self.records]).mean()
 
     def _distance(self, record: RecordedMoments, state: StepState) -> Tensor:
-        rows = record.statistics.rows(state.targets.labels)
-        floors = self.floor * record.variance.mean(1, keepdim=True)
-        floors = floors + torch.finfo(floors.dtype).tiny
-        floor, variance = floors[rows], (record.variance + floors)[rows]
-        first, second = record.per_sample(state)
-        share = shares(pooled(rows, self.least))
-        shift = share @ (first / variance.sqrt())
-        spread = (share @ ((second + floor) / variance) - shift.square()).clamp_min(1e-6).sqrt() - 1
-        return (shift.square() + spread.square()).mean()
+        groups, shift, variance = record.of_batch(state)
+        recorded = record.variance[groups]
+        floor = self.floor * recorded.mean(1, keepdim=True) + torch.finfo(recorded.dtype).tiny
+        sigma = (recorded + floor).sqrt()
+        shift, square = shift / sigma, (variance + floor) / sigma.square()
+        rows = torch.unique(record.statistics.rows(state.targets.labels), return_counts=True)[1]
+        share = shares(pooled(rows, self.least), rows)
+        mean = share @ shift
+        between = (share @ shift.square() - mean.square()).clamp_min(0)
+        spread = (share @ square + between).sqrt() - 1
+        return (mean.square() + spread.square()).mean()
 
 
 @dataclass(frozen=True)
@@ -214,20 +215,23 @@ class MomentumNorms(Term):
         ]
 
 
-def pooled(rows: Tensor, least: int) -> Tensor:
-    """Groups 0, 1, ... of whole classes: int64 `n` to `n`.
+def pooled(count: Tensor, least: int) -> Tensor:
+    """Groups 0, 1, ... of classes with so many rows each: int64 `c` to `c`.
 
     Classes go on joining a group, in their order, until it has ``least`` rows.
     """
-    _, place, count = torch.unique(rows, return_inverse=True, return_counts=True)
-    before = count.cumsum(0) - count
-    group: Tensor = torch.unique(before // least, return_inverse=True)[1]
-    return group[place]
+    group: Tensor = torch.unique((count.cumsum(0) - count) // least, return_inverse=True)[1]
+    return group
 
 
-def shares(place: Tensor) -> Tensor:
-    """The matrix that takes the mean over the rows of each group: int64 `n` -> float32 `g n`."""
+def shares(place: Tensor, count: Tensor | None = None) -> Tensor:
+    """The matrix that takes the mean over each group: int64 `n` -> float32 `g n`.
+
+    ``count`` is how often each of the n counts (default: once).
+    """
     share: Tensor = nn.functional.one_hot(place).T.float()
+    if count is not None:
+        share = share * count
     return share / share.sum(1, keepdim=True)
 
 
