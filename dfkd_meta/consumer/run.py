@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from dfkd_meta.teachers import Teacher
 SAVE_EVERY = 30.0  # seconds between checkpoints; what is lost by a kill is made again, identically
 JUDGED = 200  # new inputs that a student is judged on where they cost next to nothing
 SHOWN = 1_000  # inputs kept of a method that has no pool
+POOL_NUMBERS = 2**30  # in the inputs of a pool that goes on growing: 4 GiB of float32
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class Distillation:
         )
         self.exam = Exam(teacher, module, config.training.steps)
         self.order = generator_for(config.seed, "order")
-        self.pool = Pool(recipe.rounds.capacity if recipe.rounds else recipe.images)
+        self.pool = Pool(self._capacity())
         if recipe.given is not None:
             self.pool.add(recipe.given.to(device))
         self.seconds = {"synthesis": 0.0, "training": 0.0}
@@ -180,6 +182,14 @@ class Distillation:
         self.order.set_state(state["order"])
         self.seconds = dict(state["seconds"])
         self.cpu_seconds = dict(state["cpu_seconds"])
+
+    def _capacity(self) -> int:
+        """How many inputs the pool keeps."""
+        recipe = self.recipe
+        if recipe.rounds is None:
+            return recipe.images
+        room = POOL_NUMBERS // math.prod(self.teacher.inputs.shape)
+        return min(recipe.rounds.capacity, max(recipe.batch_size, room))
 
     def _due(self, student_steps: int) -> int:
         """How many batches there must be before the student step after ``student_steps``."""

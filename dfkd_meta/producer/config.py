@@ -24,8 +24,8 @@ class ExportConfig(Config):
     ``standard_unit_cap`` and ``full_unit_cap`` no unit-wise record is taken in that profile, above
     ``cholesky_cap`` a hidden covariance is of rank ``hidden_rank``, above ``hidden_covariance_cap``
     there is none, above ``input_cap`` the input has none. ``value_cap`` bounds the numbers in one
-    tensor: a larger Cholesky factor becomes a factor of rank ``input_rank``, or is left out of the
-    soft targets.
+    tensor: a larger Cholesky factor becomes a factor of rank ``input_rank`` or of as high a rank as
+    fits, or is left out of the soft targets; unit-wise moments that do not fit are left out.
 
     A spectrum keeps ``kept_fraction`` of its coefficients, but no more than leave ``spectrum_cap``
     numbers in all bases together (none, if that is too few for one); a graph of more than

@@ -126,10 +126,10 @@ class _Planner:
         for tap in self._hidden():
             yield _moments(tap, "global")
             yield _moments(tap, self.per_class)
-            if _positions(tap) > 1 and math.prod(tap.shape) <= self.config.standard_unit_cap:
-                yield RecordRequest("moments", (tap.id,), "unit", self.per_class)
+            if _positions(tap) > 1:
+                yield from self._unit_moments(tap, self.config.standard_unit_cap)
         if self.last_hidden and not self.last_hidden.linear_in_input:
-            yield self._covariance(self.last_hidden, None)
+            yield from self._covariance(self.last_hidden, None)
         if self.config.profile == "standard":  # full has another, of the input as well
             yield from self._joint()
 
@@ -139,11 +139,11 @@ class _Planner:
         for tap in (t for t in self.places if t.linear_in_input):
             features = math.prod(tap.shape)
             at_input = tap.is_model_input
-            if features <= (config.input_cap if at_input else config.full_unit_cap):
-                yield RecordRequest("moments", (tap.id,), "unit", self.per_class)
-            if at_input and features <= config.input_cap:
+            cap = config.input_cap if at_input else config.full_unit_cap
+            yield from self._unit_moments(tap, cap)
+            if at_input and features <= cap:
                 yield RecordRequest("moments", (tap.id,), "unit", "global")
-                yield self._covariance(tap, config.input_rank)
+                yield from self._covariance(tap, config.input_rank)
                 yield from self._mixture(tap)
                 yield from self._joint(tap)
         for tap in self.places:
@@ -152,10 +152,9 @@ class _Planner:
                 continue  # a layer that is linear in the input adds nothing to the input's own
             if features > config.hidden_covariance_cap:
                 continue
-            yield self._covariance(
-                tap, None if features <= config.cholesky_cap else config.hidden_rank
-            )
-        yield self._covariance(self.output, None)
+            rank = None if features <= config.cholesky_cap else config.hidden_rank
+            yield from self._covariance(tap, rank)
+        yield from self._covariance(self.output, None)
         for tap in self._hidden():
             reduction: Reduction = "channel" if len(tap.shape) > 1 else "unit"
             yield RecordRequest("quantiles", (tap.id,), reduction)
@@ -222,15 +221,24 @@ class _Planner:
     def _hidden(self) -> list[Tap]:
         return [tap for tap in self.places if not tap.linear_in_input]
 
-    def _covariance(self, tap: Tap, rank: int | None) -> RecordRequest:
-        features = math.prod(tap.shape)
-        params = {} if rank is None else {"rank": rank}
-        if self.groups * features**2 > self.config.value_cap:
+    def _unit_moments(self, tap: Tap, cap: int) -> Iterator[RecordRequest]:
+        if math.prod(tap.shape) <= cap and self._room(tap):
+            yield RecordRequest("moments", (tap.id,), "unit", self.per_class)
+
+    def _covariance(self, tap: Tap, rank: int | None) -> Iterator[RecordRequest]:
+        params, room = {} if rank is None else {"rank": rank}, self._room(tap)
+        if not room:
+            return
+        if math.prod(tap.shape) > room:
             # 1,000 classes of 512 features would be 1 GiB: neither kept whole nor accumulated whole
-            params = {"rank": rank or self.config.input_rank, "exact_up_to": 0}
+            params = {"rank": min(rank or self.config.input_rank, room), "exact_up_to": 0}
         if params:
             params["seed"] = self.config.seed
-        return RecordRequest("covariance", (tap.id,), "unit", self.per_class, params)
+        yield RecordRequest("covariance", (tap.id,), "unit", self.per_class, params)
+
+    def _room(self, tap: Tap) -> int:
+        """How many numbers per unit and class one tensor may hold."""
+        return self.config.value_cap // (self.groups * math.prod(tap.shape))
 
 
 def distinct_taps(teacher: Teacher, taps: Sequence[Tap], keep: Tap | None = None) -> list[Tap]:

@@ -38,11 +38,11 @@ Perturb = Callable[[int, torch.Generator], AbstractContextManager[None]]
 class Rounds:
     """Synthesis and student take turns: ``student_steps`` student steps after each batch.
 
-    The student sees the pool of the latest ``capacity`` inputs, or with ``fresh`` new outputs of
-    the source at each step. ``warm_up`` batches more are made before the first student step; terms
-    that see the student are off in them. With ``balanced`` a budget sets ``student_steps``, so that
-    inputs and student get their shares of the time, and where batches take long the method's option
-    ``batch_size``.
+    The student sees the pool of the latest ``capacity`` inputs (of as many as fit into 4 GiB, where
+    that is fewer), or with ``fresh`` new outputs of the source at each step. ``warm_up`` batches
+    more are made before the first student step; terms that see the student are off in them. With
+    ``balanced`` a budget sets ``student_steps``, so that inputs and student get their shares of the
+    time, and where batches take long the method's option ``batch_size``.
     """
 
     student_steps: int

@@ -47,6 +47,18 @@ def ended(run: Distillation) -> Outcome:
     return run.outcome()
 
 
+def test_inputs_that_would_not_fit_make_a_smaller_pool(
+    published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, sidecar = opened(published("digits_cnn", "minimal"))
+    config = make_config(DistillConfig, {"method": "recorded", "training": TRAINING})
+    recipe = shrunk(make_recipe(teacher, sidecar, config, CPU))
+    assert recipe.rounds is not None
+    for kept, expected in ((1, recipe.batch_size), (30, 30), (10**9, recipe.rounds.capacity)):
+        monkeypatch.setattr(run_module, "POOL_NUMBERS", kept * 64)
+        assert Distillation(teacher, recipe, config, CPU).pool.capacity == expected
+
+
 @pytest.mark.parametrize("name", methods.names())
 def test_a_run_cut_off_anywhere_ends_in_the_same_student(
     name: str, published: Published, tmp_path: Path

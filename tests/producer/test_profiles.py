@@ -192,9 +192,15 @@ def test_ranks() -> None:
     params = {r.id: r.params for r in plan(capped, t, default_taps(t), labeled=True)}
     assert params["covariance/head:input/unit/per_class"]["rank"] == 40
     assert params["soft_targets/output/unit/per_class"] == {"temperature": 8.0}
+    low = ExportConfig(profile="full", value_cap=3 * 36 * 5)
+    params = {r.id: r.params for r in plan(low, t, default_taps(t), labeled=True)}
+    assert params["covariance/input/unit/per_class"]["rank"] == 5  # of 36 features, 3 classes
+    assert params["covariance/two:output/unit/per_class"]["rank"] == 4  # of 45
     tiny = ExportConfig(profile="full", value_cap=26)
     params = {r.id: r.params for r in plan(tiny, t, default_taps(t), labeled=True)}
     assert params["soft_targets/output/unit/per_class"]["covariance"] is False
+    assert not [name for name in params if name.startswith("covariance/two")]
+    assert "moments/two:output/unit/per_class" not in params
 
 
 @pytest.mark.parametrize("profile", PROFILES)
