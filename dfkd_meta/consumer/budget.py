@@ -67,11 +67,11 @@ def plan_budget(
     A few synthesis and student steps are timed by ``clock`` (default: CPU seconds of this process,
     on a GPU wall seconds) with networks and random streams of their own: nothing of the run is
     disturbed. Of a method that makes all inputs first, ``share`` of the time makes images; of one
-    in which student and synthesis take turns, ``training.steps`` includes the batches between them
-    (``turn`` is set where the method leaves the balance open, so that ``share`` makes inputs);
+    in which student and synthesis take turns, ``training.steps`` includes the batches between them;
     where inputs are given or drawn without optimization their number stays and all other time
-    trains. Where a balanced method's first batches would take long, ``options.batch_size`` is set
-    to fewer inputs. Counts are at least 1. The measurement itself comes on top.
+    trains. A method that takes turns and names its own share of the time (``Rounds.share``) gets
+    ``turn`` set to it, and where its first batches would take long, ``options.batch_size`` to fewer
+    inputs. Counts are at least 1. The measurement itself comes on top.
 
     Raises as ``run_method`` does, and MethodError when half the time would have passed before the
     first student step.
@@ -86,8 +86,8 @@ def plan_budget(
     if smaller is not None:
         return plan_budget(teacher, sidecar, smaller, device, seconds, share=share, clock=clock)
     turn = config.turn
-    if turn is None and recipe.rounds is not None and recipe.rounds.balanced:
-        turn = max(1, round(costs.batch / costs.step * (1 - share) / share))
+    if turn is None and recipe.rounds is not None and recipe.rounds.share is not None:
+        turn = max(1, round(costs.batch / costs.step * (1 / recipe.rounds.share - 1)))
         recipe = replace(recipe, rounds=replace(recipe.rounds, student_steps=turn))
     _require_a_start(config.method, recipe, costs, seconds)
     images, steps = fitting_counts(recipe, costs, seconds, share)
@@ -117,7 +117,7 @@ def _smaller_batches(
     config: DistillConfig, recipe: Recipe, costs: Costs, seconds: float
 ) -> DistillConfig | None:
     """``config`` with batches so small that the student starts early; None where they are."""
-    if recipe.rounds is None or not recipe.rounds.balanced or "batch_size" in config.options:
+    if recipe.rounds is None or recipe.rounds.share is None or "batch_size" in config.options:
         return None
     first = (recipe.rounds.warm_up + 1) * costs.batch
     if first <= EARLY * seconds:

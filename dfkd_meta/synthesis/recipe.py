@@ -41,15 +41,15 @@ class Rounds:
     The student sees the pool of the latest ``capacity`` inputs (of as many as fit into 4 GiB, where
     that is fewer), or with ``fresh`` new outputs of the source at each step. ``warm_up`` batches
     more are made before the first student step; terms that see the student are off in them. With
-    ``balanced`` a budget sets ``student_steps``, so that inputs and student get their shares of the
-    time, and where batches take long the method's option ``batch_size``.
+    ``share`` a budget sets ``student_steps``, so that this part of the time makes inputs, and where
+    batches take long the method's option ``batch_size``.
     """
 
     student_steps: int
     fresh: bool = False
     warm_up: int = 0
     capacity: int = 60_000
-    balanced: bool = False
+    share: float | None = None
 
 
 @dataclass(frozen=True)

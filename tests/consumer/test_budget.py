@@ -190,22 +190,22 @@ def test_given_inputs_leave_all_to_training(
     assert planned.training.steps == 500
 
 
-@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("share", [None, 0.4])
 @pytest.mark.parametrize("told", [None, 4])
 def test_turns_count_their_batches(
     teacher: tuple[Teacher, Sidecar],
     monkeypatch: pytest.MonkeyPatch,
-    balanced: bool,
+    share: float | None,
     told: int | None,
 ) -> None:
     """Rounds of one batch (12 steps of 30 inputs) and 4 student steps (20 inputs each)."""
-    in_turns(monkeypatch, Rounds(4, warm_up=2, balanced=balanced))
+    in_turns(monkeypatch, Rounds(4, warm_up=2, share=share))
     clock = Ticking(1e-3)
     with teacher[0].module.register_forward_hook(clock.count):
         config = settings(turn=told)
-        planned = plan_budget(*teacher, config, CPU, 100.0, share=0.4, clock=clock)
+        planned = plan_budget(*teacher, config, CPU, 100.0, clock=clock)
     assert planned.images is None
-    if balanced and told is None:  # 0.4 of the time for a batch, 0.6 for the steps after it
+    if share is not None and told is None:  # 0.4 for a batch, 0.6 for the steps after it
         assert planned.turn == pytest.approx(12 * 30 / 20 * 0.6 / 0.4, rel=0.1)
         return
     assert planned.turn == told
@@ -233,7 +233,7 @@ def test_batches_that_take_long_are_made_smaller(
     size: int | None,
 ) -> None:
     """Two batches of 250 inputs and 60 steps before the first student step: 300 s at 10 ms."""
-    in_turns(monkeypatch, Rounds(4, warm_up=1, balanced=True))
+    in_turns(monkeypatch, Rounds(4, warm_up=1, share=0.5))
     clock = Ticking(0.01)
     with teacher[0].module.register_forward_hook(clock.count):
         config = settings(options={"steps": 60})

@@ -40,11 +40,11 @@ class RecordedConfig(Config):
     stays.
 
     Otherwise ``batch_size`` inputs (fewer if together they held more than ``batch_numbers``
-    numbers) are refined for ``steps`` steps every ``student_steps`` student
-    steps, ``warm_up`` batches of them before the first, and the latest ``capacity`` stay. They
-    start as noise with the recorded spectrum and values, each with a contrast of its own (which
-    completes draws, where there are any), and move in the coordinates of the spectrum (without one:
-    from noise of std up to ``start_std``).
+    numbers) are refined for ``steps`` steps every ``student_steps`` student steps (under a budget:
+    in ``share`` of the time), ``warm_up`` batches of them before the first, and the latest
+    ``capacity`` stay. They start as noise with the recorded spectrum and values, each with a
+    contrast of its own (which completes draws, where there are any), and move in the coordinates of
+    the spectrum (without one: from noise of std up to ``start_std``).
     ``features`` pulls each to a draw of its own: at a deep map and the last hidden layer where a
     joint mixture describes them (with the input, the draw also says what to start from), else at
     the last hidden layer, or at the logits if they are all there is.
@@ -61,6 +61,7 @@ class RecordedConfig(Config):
     batch_size: int = Field(250, ge=2)
     steps: int = Field(60, ge=0)
     student_steps: int = Field(80, ge=1)
+    share: float = Field(0.25, gt=0, lt=1)
     warm_up: int = Field(1, ge=0)
     capacity: int = Field(60_000, ge=2)
     class_samples: int = Field(25, ge=2)
@@ -161,7 +162,10 @@ def _refined(context: MethodContext, config: RecordedConfig, draws: Draws | None
         terms=_terms(context, config, aim, by_class=by_class),
         steps=config.steps,
         rounds=Rounds(
-            config.student_steps, warm_up=config.warm_up, capacity=config.capacity, balanced=True
+            config.student_steps,
+            warm_up=config.warm_up,
+            capacity=config.capacity,
+            share=config.share,
         ),
     )
 
