@@ -45,6 +45,8 @@ def resolve_source(
     source = parse_source(where, revision=revision)
     if isinstance(source, Path):
         return PulledSidecar(source)
+    if progress is not None and os.path.isdir(os.path.dirname(where)):
+        progress.step(f"there is no folder {where} here, so it is taken for an id")
     return pull(str(source), token=token, cache_dir=cache_dir, progress=progress)
 
 

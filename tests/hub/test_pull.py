@@ -10,6 +10,7 @@ import pytest
 from dfkd_meta.errors import DfkdMetaError, HubError, NetworkError, UsageError
 from dfkd_meta.hub import pull, resolve_source
 from dfkd_meta.producer.publish import PublishOptions, publish
+from dfkd_meta.progress import Silent
 from dfkd_meta.sidecar import MANIFEST_FILE, TENSOR_FILE, read_sidecar, sha256_file
 from tests.support.hub_fixture import REPO, point_client_at
 from tests.support.hub_http import Reply, Request
@@ -85,6 +86,29 @@ def test_revisions_are_pinned(folder: Path, published: LoopbackHub) -> None:
     assert sha256_file(pull(f"{REPO}@{old}").folder / TENSOR_FILE) != sha256_file(
         folder / TENSOR_FILE
     )
+
+
+class Told(Silent):
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+
+    def step(self, message: str) -> None:
+        self.steps.append(message)
+
+
+@pytest.mark.usefixtures("published")
+@pytest.mark.parametrize("near", [False, True])
+def test_a_mistyped_folder_is_told_from_an_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, near: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if near:
+        Path(REPO).parent.mkdir()
+    told = Told()
+    resolve_source(REPO, progress=told)
+    assert (told.steps[0] == f"there is no folder {REPO} here, so it is taken for an id") == near
 
 
 def test_only_named_files_are_fetched(published: LoopbackHub, local: Path) -> None:
