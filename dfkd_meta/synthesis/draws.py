@@ -65,5 +65,6 @@ def drawn_start(context: MethodContext, draws: Draws) -> Start:
     size, classes = context.fitting(SAMPLE), context.teacher.outputs.num_classes
     targets = every_class(size, classes, context.device)
     sample = plain(targets, torch.Generator().manual_seed(0))
-    turn = ValueMap.between(Marginals.of(sample, wanted.probability), wanted)
+    own = Marginals.of(sample, wanted.probability, wanted.channel)
+    turn = ValueMap.between(own, wanted)
     return lambda targets, generator: turn(plain(targets, generator))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dfkd_meta.sidecar import Sidecar
 from dfkd_meta.synthesis.gaussians import of_input, read_tensor
-from dfkd_meta.teachers.axes import is_image
+from dfkd_meta.teachers import channel_axis
 
 ENTRIES = 4_096
 
@@ -19,17 +19,19 @@ class Marginals:
     """Quantiles of the values of each channel, over samples and positions.
 
     probability: float32 `q`, ascending within (0, 1). value: float32 `c q`, not descending.
+    channel: which axis of a batch holds the channels.
     """
 
     probability: Tensor
     value: Tensor
+    channel: int = 1
 
     @classmethod
-    def of(cls, images: Tensor, probability: Tensor) -> Marginals:
-        """Those of images `n c ...` at some probabilities `q`."""
-        rows = images.transpose(0, 1).flatten(1).sort(1).values
+    def of(cls, inputs: Tensor, probability: Tensor, channel: int = 1) -> Marginals:
+        """Those of a batch of inputs at some probabilities `q`."""
+        rows = inputs.transpose(0, channel).flatten(1).sort(1).values
         place = (probability * (rows.shape[1] - 1)).round().long()
-        return cls(probability, rows[:, place])
+        return cls(probability, rows[:, place], channel)
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,18 @@ class ValueMap:
     """Changes values of each channel into others, by looking them up (histogram matching).
 
     low: float32 `c`, what the first entry stands for. per_unit: float32 `c`, entries between two
-    values that differ by one. table: float32 `c t`.
+    values that differ by one. table: float32 `c t`. channel: which axis of a batch holds the
+    channels.
     """
 
     low: Tensor
     per_unit: Tensor
     table: Tensor
+    channel: int = 1
 
     @classmethod
     def between(cls, own: Marginals, wanted: Marginals) -> ValueMap:
-        """Gives images that have one set of marginals the other, at the same probabilities.
+        """Gives inputs that have one set of marginals the other, at the same probabilities.
 
         Each value goes where its quantile is, linearly in between; beyond the outermost levels it
         stays at them. Values are told apart to a 4,095th of their range.
@@ -59,23 +63,21 @@ class ValueMap:
         share = ((values - start) / (end - start).clamp_min(1e-12)).clamp(0, 1)
         table = torch.lerp(wanted.value.gather(1, upper - 1), wanted.value.gather(1, upper), share)
         per_unit = torch.where(span > 0, (ENTRIES - 1) / span, 0.0)
-        return cls(low[:, 0], per_unit[:, 0], table)
+        return cls(low[:, 0], per_unit[:, 0], table, wanted.channel)
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Images `n c ...` to images `n c ...`."""
-        rows = images.transpose(0, 1).flatten(1)
-        entry = (rows - self.low[:, None]).mul_(self.per_unit[:, None]).add_(0.5)
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """A batch of inputs to one of the same shape."""
+        rows = inputs.transpose(0, self.channel)
+        entry = (rows.flatten(1) - self.low[:, None]).mul_(self.per_unit[:, None]).add_(0.5)
         found = self.table.gather(1, entry.clamp_(0, ENTRIES - 1).long())
-        return found.view(images.shape[1], len(images), *images.shape[2:]).transpose(0, 1)
+        return found.view(rows.shape).transpose(0, self.channel)
 
 
 def read_marginals(sidecar: Sidecar, device: torch.device) -> Marginals | None:
-    """Those of the model's input over all classes; None when it is no image or not recorded."""
-    if not is_image(sidecar.manifest.inputs):
-        return None
+    """Those of the model's input over all classes; None where there are none recorded."""
     for record in of_input(sidecar, "quantiles", scope="global", reduction="channel"):
         probability, value = (
             read_tensor(sidecar, record, role, device) for role in ("probability", "value")
         )
-        return Marginals(probability, value[0])
+        return Marginals(probability, value[0], 1 + channel_axis(sidecar.manifest.inputs))
     return None

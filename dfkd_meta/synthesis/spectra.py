@@ -1,4 +1,4 @@
-"""Images as white noise in coordinates of their own: the recorded power spectrum as a prior."""
+"""Inputs as white noise in coordinates of their own: the recorded power spectrum as a prior."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from dfkd_meta.synthesis.marginals import Marginals, ValueMap, read_marginals
 from dfkd_meta.synthesis.recipe import MethodContext
 from dfkd_meta.synthesis.sources.pixels import Render, Rendering, Start
 from dfkd_meta.synthesis.targets import Targets, TargetSampler
-from dfkd_meta.teachers import cosine_transform
-from dfkd_meta.teachers.axes import is_image
+from dfkd_meta.teachers import CosineTransform, channel_axis
 
-SAMPLE = 2_000  # images that tell which values noise of a spectrum has (fewer of large ones)
+SAMPLE = 2_000  # inputs that tell which values noise of a spectrum has (fewer of large ones)
 LEEWAY = 0.2  # what noise adds, of a unit, even to coordinates that draws know all about
 FLOOR = 1e-4  # of the mean power: what a frequency without any is taken to have
 
@@ -26,41 +25,47 @@ FLOOR = 1e-4  # of the mean power: what a frequency without any is taken to have
 class Spectrum:
     """The Gaussian with a recorded spectrum, as a linear map from white noise.
 
-    mean: float32 `c`. root: float32 `h w c c`, lower triangular, root root^T = the power at each
-    frequency of the cosine transform.
+    mean: float32 `c`. root: float32 `... c c`, lower triangular, root root^T = the power at each
+    frequency of the cosine transform along the axes of positions. channel: which axis of a batch
+    holds the channels; all others but the first are positions.
     """
 
     mean: Tensor
     root: Tensor
+    channel: int = 1
 
-    def images(self, white: Tensor) -> Tensor:
-        """Coordinates `n c h w` to images `n c h w`; white noise becomes images of this spectrum.
+    def inputs(self, white: Tensor) -> Tensor:
+        """Coordinates `n ...` to inputs of the same shape; white noise gets this spectrum.
 
         Decorrelated coordinates, in which a step changes an image the way images differ from one
         another: the parameterization of Olah et al. 2017 (Feature Visualization), recorded instead
         of assumed.
         """
-        down, right = self._transforms
-        mixed = torch.einsum("hwab,nbhw->nahw", self.root, white)
-        return self.mean[:, None, None] + down.T @ mixed @ right
+        waves = white.movedim(self.channel, 1)
+        mixed = torch.einsum("pab,nbp->nap", self.root.flatten(0, -3), waves.flatten(2))
+        plain: Tensor = self._mean + self._transform.inverse(mixed.view(waves.shape), 2)
+        return plain.movedim(1, self.channel)
 
-    def coordinates(self, images: Tensor) -> Tensor:
-        """What ``images`` makes these images `n c h w` of."""
-        down, right = self._transforms
-        mixed = (down @ (images - self.mean[:, None, None]) @ right.T).permute(2, 3, 1, 0)
-        found: Tensor = torch.linalg.solve_triangular(self.root, mixed, upper=False)
-        return found.permute(3, 2, 0, 1)
+    def coordinates(self, inputs: Tensor) -> Tensor:
+        """What ``inputs`` makes these inputs `n ...` of."""
+        waves = self._transform(inputs.movedim(self.channel, 1) - self._mean, 2)
+        mixed = waves.flatten(2).permute(2, 1, 0)
+        found: Tensor = torch.linalg.solve_triangular(self.root.flatten(0, -3), mixed, upper=False)
+        return found.permute(2, 1, 0).reshape(waves.shape).movedim(1, self.channel)
 
     @cached_property
-    def _transforms(self) -> tuple[Tensor, Tensor]:
-        height, width = self.root.shape[:2]
-        device = self.root.device
-        return cosine_transform(height, device).float(), cosine_transform(width, device).float()
+    def _transform(self) -> CosineTransform:
+        return CosineTransform(self.root.shape[:-2], self.root.device, self.root.dtype)
+
+    @cached_property
+    def _mean(self) -> Tensor:
+        """The mean as `c 1 ...`."""
+        return self.mean.view(-1, *(1,) * (self.root.dim() - 2))
 
 
 @dataclass(frozen=True)
-class NaturalImages:
-    """Renders coordinates as images with a recorded spectrum and, if known, recorded values.
+class NaturalInputs:
+    """Renders coordinates as inputs with a recorded spectrum and, if known, recorded values.
 
     White noise becomes noise with the spectrum of the data; then each channel gets the values that
     the data have (by ``turn``, from those of such noise), and what is outside of the bounds (low,
@@ -73,8 +78,8 @@ class NaturalImages:
     turn: ValueMap | None = None
 
     def __call__(self, white: Tensor) -> Tensor:
-        """Coordinates `n c h w` to images `n c h w`."""
-        plain = self.spectrum.images(white)
+        """Coordinates `n ...` to inputs of the same shape."""
+        plain = self.spectrum.inputs(white)
         turned = plain.detach()
         if self.turn is not None:
             turned = self.turn(turned)
@@ -86,8 +91,8 @@ class DrawnCoordinates:
     """Draws from records of the input in coordinates of its spectrum, and what they leave open.
 
     Class-wise records of low rank say how the large shapes of an image lie and nothing of the rest.
-    ``spread``, float32 `c h w`, is the root of the power that draws lack: noise of that strength
-    completes them.
+    ``spread``, float32 of the shape of an input, is the root of the power that draws lack: noise of
+    that strength completes them.
     """
 
     spectrum: Spectrum
@@ -96,18 +101,18 @@ class DrawnCoordinates:
 
     @classmethod
     def of(cls, spectrum: Spectrum, draw: Start, sample: Targets) -> DrawnCoordinates:
-        """``draw`` makes images `n c h w`; what it draws for ``sample`` tells what it leaves."""
+        """``draw`` makes inputs; what it draws for ``sample`` tells what it leaves."""
         drawn = spectrum.coordinates(draw(sample, torch.Generator().manual_seed(0)))
         spread = (1 - drawn.square().mean(0)).clamp_min(LEEWAY**2).sqrt()
         return cls(spectrum, draw, spread)
 
     def __call__(self, targets: Targets, generator: torch.Generator) -> Render:
-        """Makes of white noise `n c h w` coordinates of completed draws."""
+        """Makes of white noise `n ...` coordinates of completed draws."""
         drawn = self.spectrum.coordinates(self.draw(targets, generator))
         return lambda white: drawn + self.spread * white
 
 
-def natural_images(
+def natural_inputs(
     context: MethodContext, white: Start, draw: Start | None, sampler: TargetSampler
 ) -> Rendering | None:
     """How a sidecar lets white noise be rendered; None without a power spectrum of the input.
@@ -124,32 +129,32 @@ def natural_images(
     def coordinates(targets: Targets, generator: torch.Generator) -> Render:
         return (lambda noise: noise) if drawn is None else drawn(targets, generator)
 
-    images = NaturalImages(spectrum, context.bounds)
+    inputs = NaturalInputs(spectrum, context.bounds)
     wanted = read_marginals(context.sidecar, context.device)
     if wanted is not None:
         generator = torch.Generator().manual_seed(0)
         noise = white(sample, generator)
-        found = spectrum.images(coordinates(sample, generator)(noise))
-        turn = ValueMap.between(Marginals.of(found, wanted.probability), wanted)
-        images = replace(images, turn=turn)
+        found = spectrum.inputs(coordinates(sample, generator)(noise))
+        own = Marginals.of(found, wanted.probability, wanted.channel)
+        inputs = replace(inputs, turn=ValueMap.between(own, wanted))
 
     def rendering(targets: Targets, generator: torch.Generator) -> Render:
         place = coordinates(targets, generator)
-        return lambda noise: images(place(noise))
+        return lambda noise: inputs(place(noise))
 
     return rendering
 
 
 def read_spectrum(sidecar: Sidecar, device: torch.device) -> Spectrum | None:
-    """The spectrum of the model's input over all classes; None when it is no image or not there."""
+    """The spectrum of the model's input over all classes; None where there is none recorded."""
     inputs = sidecar.manifest.inputs
-    if not is_image(inputs):
-        return None
+    axis = channel_axis(inputs)
+    grid = [size for place, size in enumerate(inputs.shape) if place != axis]
     for record in of_input(sidecar, "power_spectrum", scope="global"):
         mean, power = (read_tensor(sidecar, record, role, device)[0] for role in ("mean", "power"))
-        channels, height, width = inputs.shape
-        power = power.double().view(height, width, channels, channels)
-        floor = FLOOR * power.diagonal(dim1=2, dim2=3).mean().clamp_min(1e-12)
+        power = power.double()
+        channels = len(mean)
+        floor = FLOOR * power.diagonal(dim1=1, dim2=2).mean().clamp_min(1e-12)
         root = torch.linalg.cholesky(power + floor * torch.eye(channels, device=device))
-        return Spectrum(mean, root.float())
+        return Spectrum(mean, root.view(*grid, channels, channels).float(), 1 + axis)
     return None

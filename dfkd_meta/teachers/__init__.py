@@ -1,8 +1,9 @@
 """Teachers: opening them from several sources, tapping them, and preparing their inputs."""
 
 from dfkd_meta.teachers.architectures import architectures
-from dfkd_meta.teachers.axes import channel_axis, cosine_transform
+from dfkd_meta.teachers.axes import channel_axis
 from dfkd_meta.teachers.build import build_model, build_own, count_parameters
+from dfkd_meta.teachers.cosines import CosineTransform
 from dfkd_meta.teachers.find_taps import default_taps, last_hidden_tap
 from dfkd_meta.teachers.opening import open_teacher, teacher_from_sidecar
 from dfkd_meta.teachers.own_code import call_own_code, is_own_code, load_own_code
@@ -14,6 +15,7 @@ from dfkd_meta.teachers.weights import load_weights, read_weights
 
 __all__ = [
     "ActivationTap",
+    "CosineTransform",
     "Teacher",
     "architectures",
     "build_model",
@@ -21,7 +23,6 @@ __all__ = [
     "call_own_code",
     "channel_axis",
     "channels_last",
-    "cosine_transform",
     "count_parameters",
     "default_taps",
     "denormalize",

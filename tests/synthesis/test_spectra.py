@@ -1,14 +1,20 @@
-"""Images with a recorded spectrum and recorded values, rendered from white noise."""
+"""Inputs with a recorded spectrum and recorded values, rendered from white noise."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
+from torch import nn
 
-from dfkd_meta.data import batches
-from dfkd_meta.sidecar import read_sidecar
+from dfkd_meta.data import ArrayDataset, batches
+from dfkd_meta.producer.config import ExportConfig
+from dfkd_meta.producer.export import export
+from dfkd_meta.sidecar import InputSpec, OutputSpec, read_sidecar
 from dfkd_meta.synthesis.draws import plain_draws, read_draws
 from dfkd_meta.synthesis.marginals import Marginals, ValueMap
 from dfkd_meta.synthesis.recipe import MethodContext
@@ -16,13 +22,13 @@ from dfkd_meta.synthesis.sources.pixels import PixelSource, white_start
 from dfkd_meta.synthesis.spectra import (
     LEEWAY,
     DrawnCoordinates,
-    NaturalImages,
+    NaturalInputs,
     Spectrum,
-    natural_images,
+    natural_inputs,
     read_spectrum,
 )
 from dfkd_meta.synthesis.targets import Targets, TargetSampler
-from dfkd_meta.teachers import cosine_transform, teacher_from_sidecar
+from dfkd_meta.teachers import CosineTransform, Teacher, freeze, teacher_from_sidecar
 from tests.support.published import blobs
 
 CPU = torch.device("cpu")
@@ -43,10 +49,10 @@ def noise(count: int) -> torch.Tensor:
 
 def test_noise_gets_the_mean_and_power_of_the_spectrum() -> None:
     made = spectrum()
-    images = made.images(noise(20_000))
+    images = made.inputs(noise(20_000))
     torch.testing.assert_close(images.mean((0, 2, 3)), made.mean, atol=0.05, rtol=0)
-    down, right = (cosine_transform(size, CPU).float() for size in (HEIGHT, WIDTH))
-    waves = down @ (images - made.mean[:, None, None]) @ right.T
+    transform = CosineTransform((HEIGHT, WIDTH), CPU, torch.float32)
+    waves = transform(images - made.mean[:, None, None], 2)
     power = torch.einsum("nahw,nbhw->hwab", waves, waves) / len(images)
     torch.testing.assert_close(power, made.root @ made.root.mT, rtol=0.06, atol=0.06)
 
@@ -60,16 +66,16 @@ def test_the_recorded_spectrum_is_that_of_the_data(
     inputs = sidecar.manifest.inputs
     data = torch.cat([part for part, _ in batches(blobs("train"), inputs, batch_size=50)])
     torch.testing.assert_close(made.mean, data.mean()[None], atol=1e-3, rtol=1e-3)
-    down = cosine_transform(inputs.shape[1], CPU).float()
-    power = (down @ (data - data.mean()) @ down.T).square().mean((0, 1))
+    transform = CosineTransform(inputs.shape[1:], CPU, torch.float32)
+    power = transform(data - data.mean(), 2).square().mean((0, 1))
     torch.testing.assert_close(made.root[:, :, 0, 0].square(), power, rtol=0.05, atol=0.01)
 
 
 def test_rendered_noise_has_the_wanted_values_within_the_bounds() -> None:
     levels = torch.arange(1, 100) / 100
     wanted = Marginals(levels, torch.stack([(levels > 0.7).float(), 4 * levels - 2]))
-    own = Marginals.of(spectrum().images(noise(2_000)), levels)
-    images = NaturalImages(spectrum(), BOUNDS, ValueMap.between(own, wanted))(noise(2_000))
+    own = Marginals.of(spectrum().inputs(noise(2_000)), levels)
+    images = NaturalInputs(spectrum(), BOUNDS, ValueMap.between(own, wanted))(noise(2_000))
     drawing, ramp = images.transpose(0, 1).flatten(1)
     assert abs(float((drawing > 0.5).float().mean()) - 0.3) < 0.02
     assert float(((drawing > 0.01) & (drawing < 0.99)).float().mean()) < 0.02
@@ -80,20 +86,59 @@ def test_rendered_noise_has_the_wanted_values_within_the_bounds() -> None:
 def test_gradients_pass_through_what_is_cut_and_turned() -> None:
     levels = torch.arange(1, 100) / 100
     wanted = Marginals(levels, torch.stack([(levels > 0.7).float(), 4 * levels - 2]))
-    own = Marginals.of(spectrum().images(noise(2_000)), levels)
+    own = Marginals.of(spectrum().inputs(noise(2_000)), levels)
     plain, turned = noise(5).requires_grad_(), noise(5).requires_grad_()
     weight = torch.randn(5, 2, HEIGHT, WIDTH)
-    spectrum().images(plain).mul(weight).sum().backward()
-    NaturalImages(spectrum(), BOUNDS, ValueMap.between(own, wanted))(turned).mul(
+    spectrum().inputs(plain).mul(weight).sum().backward()
+    NaturalInputs(spectrum(), BOUNDS, ValueMap.between(own, wanted))(turned).mul(
         weight
     ).sum().backward()
     torch.testing.assert_close(turned.grad, plain.grad)
 
 
-def test_coordinates_lead_back_to_the_images() -> None:
-    made = spectrum()
-    white = noise(10)
-    torch.testing.assert_close(made.coordinates(made.images(white)), white, atol=1e-4, rtol=1e-4)
+@pytest.mark.parametrize("channel", [1, 2, 3])
+def test_coordinates_lead_back_to_the_inputs(channel: int) -> None:
+    made = replace(spectrum(), channel=channel)
+    white = noise(10).movedim(1, channel)
+    torch.testing.assert_close(made.coordinates(made.inputs(white)), white, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("axes", [["c", "t"], ["t", "c"]])
+def test_sequences_are_rendered_like_images(axes: list[str], tmp_path: Path) -> None:
+    """Steps in one channel, and twice as much in the other: from a sidecar to noise like them."""
+    channel = 1 + axes.index("c")
+    step = (torch.linspace(0, 3, 24) + torch.rand(400, 1)) % 1 > 0.7
+    data = torch.stack([step.float(), 0.2 + step * 0.6], channel)
+    spec = InputSpec(
+        shape=list(data.shape[1:]), axes=axes, value_range=[0, 1], mean=[0.5] * 2, std=[0.25] * 2
+    )
+    module = freeze(nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.ReLU(), nn.Linear(8, 3)))
+    outputs = OutputSpec(num_classes=3)
+    teacher = Teacher(module, "local", "own", {}, inputs=spec, outputs=outputs)
+    dataset = ArrayDataset("steps", "train", data.numpy(), np.arange(400) % 3)
+    export(teacher, dataset, ExportConfig(profile="minimal"), tmp_path)
+
+    context = MethodContext(teacher, read_sidecar(tmp_path), CPU)
+    white = white_start(context.shape, CPU, 0.0)
+    sampler = TargetSampler(3, CPU)
+    rendering = natural_inputs(context, white, None, sampler)
+    assert rendering is not None
+    targets = sampler.sample(4_000, 0, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    found = rendering(targets, generator)(white(targets, generator))
+    assert found.shape == (4_000, *spec.shape)
+
+    def traits(x: torch.Tensor) -> torch.Tensor:
+        """How the channels go together, each with itself three steps on, and their upper values."""
+        one, two = x.movedim(channel, 1).unbind(1)
+        pairs = [(one, two), (one[:, 3:], one[:, :-3]), (two[:, 3:], two[:, :-3])]
+        alike = [torch.stack([a.flatten(), b.flatten()]).corrcoef()[0, 1] for a, b in pairs]
+        return torch.stack([*alike, one.quantile(0.9), two.quantile(0.9)])
+
+    wanted, made = traits(data), traits(found * 0.25 + 0.5)
+    torch.testing.assert_close(made[[0, 3, 4]], wanted[[0, 3, 4]], atol=0.02, rtol=0)
+    assert (wanted[1:3] < -0.4).all()
+    assert (made[1:3] < -0.15).all()  # cut to two values, noise keeps about half
 
 
 def test_noise_completes_what_draws_leave_open() -> None:
@@ -103,7 +148,7 @@ def test_noise_completes_what_draws_leave_open() -> None:
 
     def draw(targets: Targets, generator: torch.Generator) -> torch.Tensor:
         white = torch.randn(len(targets.labels), 2, HEIGHT, WIDTH, generator=generator)
-        return made.images(white * known)
+        return made.inputs(white * known)
 
     many = Targets(torch.zeros(4_000, dtype=torch.int64))
     drawn = DrawnCoordinates.of(made, draw, many)
@@ -128,7 +173,7 @@ def test_what_a_sidecar_records_decides_how_noise_is_rendered(
     def images() -> torch.Tensor:
         draws = read_draws(sidecar, CPU)
         draw = None if draws is None else plain_draws(context, draws)
-        rendering = natural_images(context, white, draw, sampler)
+        rendering = natural_inputs(context, white, draw, sampler)
         assert rendering is not None
         generator = torch.Generator().manual_seed(1)
         return rendering(targets, generator)(white(targets, generator))
@@ -150,7 +195,7 @@ def test_what_a_sidecar_records_decides_how_noise_is_rendered(
     without("quantiles")
     assert not torch.equal(images(), noise)
     without("power_spectrum")
-    assert natural_images(context, white, None, sampler) is None
+    assert natural_inputs(context, white, None, sampler) is None
 
 
 def test_the_rate_falls_to_a_tenth() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dfkd_meta.statistics.base import Accumulator, Context, RecordRequest, Result, statistics
 from dfkd_meta.statistics.running import Running
-from dfkd_meta.teachers import channel_axis, cosine_transform
+from dfkd_meta.teachers import CosineTransform, channel_axis
 
 
 @statistics.register("power_spectrum")
@@ -38,7 +38,7 @@ class PowerSpectrum(Accumulator):
         axis = channel_axis(tap)
         grid = tuple(size for place, size in enumerate(tap.shape) if place != axis)
         self.positions = math.prod(grid)
-        power = _Power([cosine_transform(size, context.device) for size in grid])
+        power = _Power(CosineTransform(grid, context.device, torch.float64))
         self.running = Running(context.groups, context.features, {"power": power}, context.device)
         self.parts = {"x": self.running}
 
@@ -79,22 +79,19 @@ class PowerSpectrum(Accumulator):
 
 
 class _Power:
-    """Sums of the power of images, `p f f`, whose positions follow one another in rows `n p f`."""
+    """Sums of the power of inputs, `p f f`, whose positions follow one another in rows `n p f`."""
 
-    def __init__(self, transforms: list[Tensor]) -> None:
-        self.transforms = transforms
-        self.grid = [len(transform) for transform in transforms]
+    def __init__(self, transform: CosineTransform) -> None:
+        self.transform = transform
 
     def shape(self, features: int) -> tuple[int, ...]:
-        return (math.prod(self.grid), features, features)
+        return (math.prod(self.transform.grid), features, features)
 
     def add_(self, target: Tensor, rows: Tensor, groups: Tensor) -> None:
         if rows.shape[1] == 1:  # the same at every position: all its power is at frequency 0
             target[:, 0].index_add_(0, groups, torch.einsum("npa,npb->nab", rows, rows))
             return
         for group in torch.bincount(groups).nonzero().flatten().tolist():
-            own = rows[groups == group].reshape(-1, *self.grid, rows.shape[2])
-            for axis, transform in enumerate(self.transforms, start=1):
-                own = (own.transpose(axis, -1) @ transform.T).transpose(axis, -1)
-            waves = own.reshape(len(own), -1, rows.shape[2])
+            own = rows[groups == group].reshape(-1, *self.transform.grid, rows.shape[2])
+            waves = self.transform(own, 1).reshape(len(own), -1, rows.shape[2])
             target[group] += torch.einsum("npa,npb->pab", waves, waves)

@@ -19,7 +19,7 @@ from dfkd_meta.synthesis.methods.deep_inversion import STATISTICS, batch_statist
 from dfkd_meta.synthesis.methods.lopes_top_layer import TOP, top_record, top_target
 from dfkd_meta.synthesis.recipe import MethodContext, Query, Recipe, Rounds, Weighted, method
 from dfkd_meta.synthesis.sources.pixels import PixelSource, Start, gaussian_start, white_start
-from dfkd_meta.synthesis.spectra import natural_images
+from dfkd_meta.synthesis.spectra import natural_inputs
 from dfkd_meta.synthesis.targets import Targets, TargetSampler, every_class
 from dfkd_meta.synthesis.terms.adversarial import AgreementDivergence
 from dfkd_meta.synthesis.terms.features import FeatureTarget, FeatureTargets
@@ -188,7 +188,7 @@ def _free_inputs(
 ) -> PixelSource:
     """Inputs as parameters, in the coordinates of their recorded spectrum if there is one."""
     start = white_start(context.shape, context.device, config.contrast)
-    rendering, bounds = natural_images(context, start, draw, sampler), None
+    rendering, bounds = natural_inputs(context, start, draw, sampler), None
     if rendering is None:
         start = gaussian_start(context.shape, context.device, std=config.start_std, vary=True)
         bounds = context.bounds
