@@ -33,8 +33,9 @@ class ExportConfig(Config):
 
     A mixture of the input has ``modes`` modes per class of rank ``mode_rank``, if that leaves no
     more than ``mixture_cap`` numbers in all factors together; with 10 classes it does up to 32 x 32
-    gray pixels. A joint one (of hidden layers, in ``full`` of the input with them) has one mode of
-    that rank, or of the highest from ``least_rank`` that leaves ``joint_cap`` numbers.
+    gray pixels. A joint one has one mode: of hidden layers it is of rank ``mode_rank``, in ``full``
+    of the input with them and of rank ``joint_rank``, or else of the highest rank from
+    ``least_rank`` that leaves ``joint_cap`` numbers.
     """
 
     profile: Profile = "standard"
@@ -59,7 +60,8 @@ class ExportConfig(Config):
     modes: int = Field(MODES, ge=1)
     mode_rank: int = Field(RANK, ge=1)
     mixture_cap: int = 2**21
-    joint_cap: int = 2**22
+    joint_rank: int = Field(80, ge=1)
+    joint_cap: int = 2**23
     least_rank: int = Field(5, ge=1)
 
     batch_size: int = Field(256, ge=1)

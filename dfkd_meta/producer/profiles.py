@@ -184,11 +184,11 @@ class _Planner:
         if not maps or not self.last_hidden or self.last_hidden.linear_in_input:
             return
         config, hidden = self.config, [min(maps, key=_positions), self.last_hidden]
-        for taps in ([*first, *hidden], hidden):
+        wanted = [(config.joint_rank, [*first, *hidden])] if first else []
+        for rank, taps in [*wanted, (config.mode_rank, hidden)]:
             room = config.joint_cap // (self.groups * feature_count(taps, "unit"))
-            rank = min(config.mode_rank, room)
-            if rank >= min(config.mode_rank, config.least_rank):
-                params = {"modes": 1, "rank": rank, "seed": config.seed}
+            if room >= min(rank, config.least_rank):
+                params = {"modes": 1, "rank": min(rank, room), "seed": config.seed}
                 ids = tuple(tap.id for tap in taps)
                 yield RecordRequest("mixture", ids, "unit", self.per_class, params)
                 return

@@ -143,6 +143,19 @@ def test_a_joint_mixture_takes_the_first_of_the_smallest_maps() -> None:
     assert joint(Deep(), joint_cap=without - 1) == []
 
 
+def test_the_input_takes_a_joint_mixture_of_more_rank() -> None:
+    def rank(profile: str, **own: Any) -> int:
+        t = teacher(Deep())
+        requests = plan(ExportConfig(profile=profile, **own), t, default_taps(t), labeled=True)  # type: ignore[arg-type]
+        (found,) = (r for r in requests if r.kind == "mixture" and len(r.taps) > 1)
+        return int(found.params["rank"])
+
+    assert rank("standard") == 20
+    assert rank("full") == 80
+    assert rank("full", joint_rank=5) == 5
+    assert rank("full", joint_cap=3 * 70 * (36 + 45 + 45)) == 70  # classes, rank, features
+
+
 def spectra(t: Teacher, **own: Any) -> dict[str, RecordRequest]:
     config = ExportConfig(profile="full", **own)
     requests = plan(config, t, default_taps(t), labeled=True)

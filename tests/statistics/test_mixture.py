@@ -103,6 +103,20 @@ def test_a_group_with_fewer_modes_has_some_of_weight_zero() -> None:
     assert all(np.isfinite(array).all() for array in arrays.values())
 
 
+def test_a_factor_has_a_row_for_every_five_samples_at_most() -> None:
+    rows, blob = blobs([100, 11])
+    made = mixture(modes=2, rank=4)
+    fill(made, rows, blob * 0)
+    fill(made, rows[:15], torch.ones(15, dtype=torch.int64))
+    result = made.result()
+    kept = (result.arrays["factor"] != 0).any(3).sum(2)
+    assert kept.tolist() == [[4, 2], [3, 0]]
+    few = mixture(groups=1, modes=1, rank=4)
+    few.update(rows[:15].unsqueeze(1), blob[:15] * 0)
+    assert few.result().arrays["factor"].shape[2] == 3
+    assert few.result().params == {"rank": 3}
+
+
 def test_a_sketched_mixture_is_close_to_the_exact_one() -> None:
     rows, blob = blobs([300, 200])
     rows[:, 0] *= 3

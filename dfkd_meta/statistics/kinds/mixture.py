@@ -25,6 +25,7 @@ from dfkd_meta.statistics.running import Diagonal, Full, Running, Scatter, Sketc
 
 MODES = 10
 RANK = 20
+SAMPLES_PER_ROW = 5  # fewer, and the rows of a factor come close to being the samples
 EXACT_FEATURES = 128  # one scatter per mode: kept whole only where that is small
 KEPT = 2_000  # samples per group that the modes are found from
 KEPT_NUMBERS = 2**27  # of all groups together: 1 GiB in float64
@@ -37,7 +38,8 @@ class Mixture(Accumulator):
 
     Roles: ``weight`` `g m` (shares of the group's samples), ``mean`` `g m f`, ``factor`` F
     `g m k f` with covariance ~ F^T F (rows sqrt(lambda_i) v_i, of unbiased directions but divisor
-    n; the variance beside them is not recorded), ``mode_count`` `g m`. k = ``rank``.
+    n; the variance beside them is not recorded), ``mode_count`` `g m`. k is ``rank``, or less: a
+    mode has one row for every 5 of its samples at most, and rows of zeros where others have more.
 
     The modes are clusters of the group's samples in the features of ``cluster_tap`` (the last
     hidden layer, say; default: this tap), which a pass of its own finds: k-means (Lloyd 1982) from
@@ -100,10 +102,11 @@ class Mixture(Accumulator):
         groups, modes = self.context.groups, self.modes
         count = running.count.reshape(groups, modes)
         total = count.sum(1, keepdim=True).clamp(min=1)
+        factor = _backed(self._factor(running), running.count)
         arrays = {
             "weight": count.double() / total,
             "mean": running.mean.reshape(groups, modes, -1),
-            "factor": self._factor(running).reshape(groups, modes, self.rank, -1),
+            "factor": factor.reshape(groups, modes, *factor.shape[1:]),
             "mode_count": count.double(),
         }
         order = count.sort(dim=1, descending=True, stable=True).indices
@@ -112,7 +115,7 @@ class Mixture(Accumulator):
         return Result(
             {role: tensor[rows, order].cpu().numpy() for role, tensor in arrays.items()},
             count=count.sum(1).tolist(),
-            params={"rank": self.rank},
+            params={"rank": factor.shape[1]},
         )
 
     def _without_small_modes(self) -> Running:
@@ -185,6 +188,14 @@ class Mixture(Accumulator):
                 }
             )
         return {role: np.stack([arrays[role] for arrays in found]) for role in found[0]}
+
+
+def _backed(factor: Tensor, count: Tensor) -> Tensor:
+    """The factors `g k f` without the rows that too few samples, `g`, stand behind."""
+    rows = (count // SAMPLES_PER_ROW).clamp(min=1)
+    factor = factor[:, : int(rows.max())]
+    backed = torch.arange(factor.shape[1], device=rows.device) < rows.unsqueeze(1)
+    return factor * backed.unsqueeze(-1)
 
 
 def _blocks(request: RecordRequest, context: Context) -> list[slice]:
