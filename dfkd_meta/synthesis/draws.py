@@ -13,7 +13,7 @@ from dfkd_meta.synthesis.gaussians import (
     read_gaussians,
     read_mixtures,
 )
-from dfkd_meta.synthesis.marginals import Marginals, ValueMap, read_marginals
+from dfkd_meta.synthesis.marginals import ValueMap, read_marginals
 from dfkd_meta.synthesis.recipe import MethodContext
 from dfkd_meta.synthesis.sources.pixels import Start
 from dfkd_meta.synthesis.targets import Targets, every_class
@@ -65,6 +65,5 @@ def drawn_start(context: MethodContext, draws: Draws) -> Start:
     size, classes = context.fitting(SAMPLE), context.teacher.outputs.num_classes
     targets = every_class(size, classes, context.device)
     sample = plain(targets, torch.Generator().manual_seed(0))
-    own = Marginals.of(sample, wanted.probability, wanted.channel)
-    turn = ValueMap.between(own, wanted)
+    turn = ValueMap.for_inputs_like(sample, wanted)
     return lambda targets, generator: turn(plain(targets, generator))

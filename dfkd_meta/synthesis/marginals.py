@@ -49,6 +49,11 @@ class ValueMap:
     channel: int = 1
 
     @classmethod
+    def for_inputs_like(cls, sample: Tensor, wanted: Marginals) -> ValueMap:
+        """Gives inputs that are distributed like those of ``sample`` the wanted marginals."""
+        return cls.between(Marginals.of(sample, wanted.probability, wanted.channel), wanted)
+
+    @classmethod
     def between(cls, own: Marginals, wanted: Marginals) -> ValueMap:
         """Gives inputs that have one set of marginals the other, at the same probabilities.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dfkd_meta.sidecar import Sidecar
 from dfkd_meta.synthesis.gaussians import of_input, read_tensor
-from dfkd_meta.synthesis.marginals import Marginals, ValueMap, read_marginals
+from dfkd_meta.synthesis.marginals import ValueMap, read_marginals
 from dfkd_meta.synthesis.recipe import MethodContext
 from dfkd_meta.synthesis.sources.pixels import Render, Rendering, Start
 from dfkd_meta.synthesis.targets import Targets, TargetSampler
@@ -135,8 +135,7 @@ def natural_inputs(
         generator = torch.Generator().manual_seed(0)
         noise = white(sample, generator)
         found = spectrum.inputs(coordinates(sample, generator)(noise))
-        own = Marginals.of(found, wanted.probability, wanted.channel)
-        inputs = replace(inputs, turn=ValueMap.between(own, wanted))
+        inputs = replace(inputs, turn=ValueMap.for_inputs_like(found, wanted))
 
     def rendering(targets: Targets, generator: torch.Generator) -> Render:
         place = coordinates(targets, generator)
