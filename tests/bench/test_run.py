@@ -13,20 +13,10 @@ from dfkd_meta.bench.places import Places
 from dfkd_meta.bench.run import Bench, duration, results, run_grid
 from dfkd_meta.bench.tasks import Answer
 from dfkd_meta.errors import DfkdMetaError, UsageError
-from dfkd_meta.progress import Silent
 from tests.bench.conftest import FakeWorkers, changed, facts
+from tests.support.told import Told
 
 ALL = [(method, seed) for seed in (0, 1) for method in ("recorded", "noise", "scratch")]
-
-
-class Told(Silent):
-    """Remembers what was said."""
-
-    def __init__(self) -> None:
-        self.steps: list[str] = []
-
-    def step(self, message: str) -> None:
-        self.steps.append(message)
 
 
 def test_each_run_is_made_once(bench: Bench, fake_workers: FakeWorkers) -> None:

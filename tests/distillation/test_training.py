@@ -14,7 +14,6 @@ from dfkd_meta.checkpoint import load_state, save_state
 from dfkd_meta.distillation.config import TrainingConfig
 from dfkd_meta.distillation.training import fit
 from dfkd_meta.errors import MethodError, UsageError
-from dfkd_meta.progress import Silent
 from tests.distillation.nets import (
     NormedDropped,
     a_pool,
@@ -25,6 +24,7 @@ from tests.distillation.nets import (
     trainer,
     weights_of,
 )
+from tests.support.told import Told
 
 EVERYTHING = TrainingConfig(
     losses={"kd": 0.5, "hard": 0.2, "fitnets": 0.1, "attention": 10.0, "fsp": 0.1, "dkd": 0.1},
@@ -113,19 +113,11 @@ def test_the_config_decides_before_the_method_and_the_method_before_hinton() -> 
     assert names == [["kd"], ["mse"], ["hard"]]
 
 
-class Listener(Silent):
-    def __init__(self) -> None:
-        self.heard: list[str] = []
-
-    def step(self, message: str) -> None:
-        self.heard.append(message)
-
-
 def test_matched_layers_are_reported_once_before_training() -> None:
-    run, listener = trainer(EVERYTHING), Listener()
+    run, told = trainer(EVERYTHING), Told()
     for _ in range(2):
-        run.train(batch_stream(EVERYTHING), 1, listener)
-    assert listener.heard == run.notes
+        run.train(batch_stream(EVERYTHING), 1, told)
+    assert told.steps == run.notes
     assert [note.split(" (")[0] for note in run.notes] == [
         "matched layers: teacher relu2 [16, 8, 8] -> student relu [4, 8, 8]",
         "matched layers: teacher relu3 [32, 4, 4] -> student conv2 [4, 4, 4]",

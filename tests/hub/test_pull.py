@@ -10,12 +10,12 @@ import pytest
 from dfkd_meta.errors import DfkdMetaError, HubError, NetworkError, UsageError
 from dfkd_meta.hub import pull, resolve_source
 from dfkd_meta.producer.publish import PublishOptions, publish
-from dfkd_meta.progress import Silent
 from dfkd_meta.sidecar import MANIFEST_FILE, TENSOR_FILE, read_sidecar, sha256_file
 from tests.support.hub_fixture import REPO, point_client_at
 from tests.support.hub_http import Reply, Request
 from tests.support.loopback_hub import LoopbackHub
 from tests.support.tiny_sidecar import make_tiny_sidecar
+from tests.support.told import Told
 
 PULLED = {MANIFEST_FILE, TENSOR_FILE, "model.safetensors", "config.json"}
 
@@ -86,16 +86,6 @@ def test_revisions_are_pinned(folder: Path, published: LoopbackHub) -> None:
     assert sha256_file(pull(f"{REPO}@{old}").folder / TENSOR_FILE) != sha256_file(
         folder / TENSOR_FILE
     )
-
-
-class Told(Silent):
-    """Remembers what it was told."""
-
-    def __init__(self) -> None:
-        self.steps: list[str] = []
-
-    def step(self, message: str) -> None:
-        self.steps.append(message)
 
 
 @pytest.mark.usefixtures("published")
