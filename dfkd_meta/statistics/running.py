@@ -10,7 +10,7 @@ Source: Chan, Golub, LeVeque 1983, "Algorithms for computing the sample variance
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -50,18 +50,24 @@ class Full:
 
 
 class Sketch:
-    """M2 times a fixed test matrix `f l`: `g f l`."""
+    """M2 times a fixed test matrix `f l`: `g f l`.
 
-    def __init__(self, test_matrix: Tensor) -> None:
+    With ``blocks`` of features, one product for each block's rows of the matrix, side by side:
+    `g f (b l)`. Their sum is the whole product; apart, blocks can be scaled afterwards.
+    """
+
+    def __init__(self, test_matrix: Tensor, blocks: Sequence[slice] = (slice(None),)) -> None:
         self.test_matrix = test_matrix
+        self.blocks = tuple(blocks)
 
     def shape(self, features: int) -> tuple[int, ...]:
-        return (features, self.test_matrix.shape[1])
+        return (features, len(self.blocks) * self.test_matrix.shape[1])
 
     def add_(self, target: Tensor, rows: Tensor, groups: Tensor) -> None:
         for group in _present(groups):
             own = rows[groups == group].flatten(0, 1)
-            target[group].addmm_(own.T, own @ self.test_matrix)
+            seen = [own[:, block] @ self.test_matrix[block] for block in self.blocks]
+            target[group].addmm_(own.T, torch.cat(seen, -1))
 
 
 def _over_positions(rows: Tensor) -> Tensor:

@@ -77,9 +77,7 @@ class Mixture(Accumulator):
             columns = 2 * self.rank + OVERSAMPLING
             self.test_matrix = sketch_matrix(features, columns, seed).to(context.device)
             # A product per tap: the scales of the taps are known at the end.
-            parts = [self.test_matrix[block] for block in self.blocks]
-            each: Tensor = torch.block_diag(*parts)  # type: ignore[no-untyped-call]
-            scatters = {"sketch": Sketch(each)}
+            scatters = {"sketch": Sketch(self.test_matrix, self.blocks)}
             if len(self.blocks) > 1:
                 scatters["variance"] = Diagonal()
         rows = context.groups * self.modes
