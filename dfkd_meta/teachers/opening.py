@@ -114,6 +114,7 @@ def _open_beside(folder: Path, factory: str | None) -> Teacher:
 def _open(
     source: str, request: SourceRequest, inputs: InputSpec, outputs: OutputSpec | int | None
 ) -> Teacher:
+    _check_layout(inputs, request.where)
     module = freeze(sources.get(source)(request))
     classes = probe(module, inputs, where=request.where)
     if not isinstance(outputs, OutputSpec):
@@ -134,6 +135,16 @@ def _open(
         files=request.files,
         factory=request.factory if source in OWN_CODE else None,
     )
+
+
+def _check_layout(inputs: InputSpec, where: str) -> None:
+    """Images come and go as `c h w` here: views would mistake other axes for places."""
+    if {"c", "h", "w"} <= set(inputs.axes) and inputs.axes[0] != "c":
+        raise TeacherError(
+            f"the teacher takes images as {' '.join(inputs.axes)}, and these tools as c h w",
+            where=where,
+            hint="name a factory (module:function) that puts a permutation before the model",
+        )
 
 
 def _verified(folder: Path, entry: WeightFile) -> Path:

@@ -198,6 +198,12 @@ def test_a_built_in_needs_weights() -> None:
         open_teacher("digits_cnn", inputs=SPEC, num_classes=10)
 
 
+def test_images_with_the_channels_last_are_refused(own_module: str) -> None:
+    spec = SPEC.model_copy(update={"axes": ["h", "w", "c"], "shape": [8, 8, 1]})
+    with pytest.raises(TeacherError, match="as h w c, and these tools as c h w"):
+        open_teacher(f"{own_module}:net", inputs=spec)
+
+
 def test_the_stated_number_of_classes_must_be_the_models(folder: Path) -> None:
     edit(folder, outputs={"num_classes": 9})
     with pytest.raises(TeacherError, match="returns 10 logits, but 9 classes"):
