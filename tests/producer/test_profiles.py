@@ -112,12 +112,16 @@ def test_full_adds_the_input_and_covariances() -> None:
     assert "covariance/two:output/unit/per_class" not in ids(t, "full", hidden_covariance_cap=44)
 
 
+def mixtures(t: Teacher, profile: str = "full", **own: Any) -> list[RecordRequest]:
+    config = ExportConfig(profile=profile, **own)  # type: ignore[arg-type]
+    return [r for r in plan(config, t, default_taps(t), labeled=True) if r.kind == "mixture"]
+
+
 def test_a_mixture_of_the_input_fits_or_is_left_out() -> None:
     t = teacher(Deep())
 
     def mixture(**own: Any) -> dict[str, Any]:
-        requests = plan(ExportConfig(profile="full", **own), t, default_taps(t), labeled=True)
-        found = {r.taps: dict(r.params) for r in requests if r.kind == "mixture"}
+        found = {r.taps: dict(r.params) for r in mixtures(t, **own)}
         return found.get(("input",), {})
 
     assert mixture(seed=4) == {"modes": 10, "rank": 20, "seed": 4, "cluster_tap": "head:input"}
@@ -130,9 +134,7 @@ def test_a_mixture_of_the_input_fits_or_is_left_out() -> None:
 
 def test_a_joint_mixture_takes_the_first_of_the_smallest_maps() -> None:
     def joint(module: nn.Module, **own: Any) -> list[tuple[str, ...]]:
-        t = teacher(module)
-        requests = plan(ExportConfig(profile="full", **own), t, default_taps(t), labeled=True)
-        return [r.taps for r in requests if r.kind == "mixture" and len(r.taps) > 1]
+        return [r.taps for r in mixtures(teacher(module), **own) if len(r.taps) > 1]
 
     assert joint(Deep()) == [("input", "two:output", "head:input")]
     assert joint(Deep(), input_cap=35) == []
@@ -145,9 +147,7 @@ def test_a_joint_mixture_takes_the_first_of_the_smallest_maps() -> None:
 
 def test_the_input_takes_a_joint_mixture_of_more_rank() -> None:
     def rank(profile: str, **own: Any) -> int:
-        t = teacher(Deep())
-        requests = plan(ExportConfig(profile=profile, **own), t, default_taps(t), labeled=True)  # type: ignore[arg-type]
-        (found,) = (r for r in requests if r.kind == "mixture" and len(r.taps) > 1)
+        (found,) = (r for r in mixtures(teacher(Deep()), profile, **own) if len(r.taps) > 1)
         return int(found.params["rank"])
 
     assert rank("standard") == 20
