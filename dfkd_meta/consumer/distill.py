@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from dfkd_meta.consumer.budget import clock_of, plan_budget
+from dfkd_meta.consumer.interruption import interrupted_config
 from dfkd_meta.consumer.pipeline import DistillConfig
-from dfkd_meta.consumer.run import Outcome, interrupted_config, run_method
+from dfkd_meta.consumer.run import Outcome, run_method
 from dfkd_meta.data import Dataset
 from dfkd_meta.distillation.config import TrainingConfig
 from dfkd_meta.distillation.evaluation import accuracy, agreement

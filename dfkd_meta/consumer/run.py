@@ -8,27 +8,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from dfkd_meta.batches import Pool, SyntheticBatch
-from dfkd_meta.checkpoint import State, load_state, save_state
+from dfkd_meta.checkpoint import State
 from dfkd_meta.consumer.exam import Exam
+from dfkd_meta.consumer.interruption import Checkpoint
 from dfkd_meta.consumer.pipeline import DistillConfig, check_student, make_recipe, student_of
 from dfkd_meta.distillation.optimization import Rule
 from dfkd_meta.distillation.students import Student
 from dfkd_meta.distillation.training import Trainer
-from dfkd_meta.errors import UsageError
 from dfkd_meta.precision import settle
 from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.seeding import derive_seed, generator_for
-from dfkd_meta.sidecar import MANIFEST_FILE, Sidecar, sha256_file
+from dfkd_meta.sidecar import Sidecar
 from dfkd_meta.synthesis.engine import Synthesizer
 from dfkd_meta.synthesis.recipe import Recipe
 from dfkd_meta.teachers import Teacher
 
-SAVE_EVERY = 30.0  # seconds between checkpoints; what is lost by a kill is made again, identically
 JUDGED = 200  # new inputs that a student is judged on where they cost next to nothing
 SHOWN = 1_000  # inputs kept of a method that has no pool
 POOL_NUMBERS = 2**30  # in the inputs of a pool that goes on growing: 4 GiB of float32
@@ -78,19 +76,19 @@ def run_method(
     recipe = make_recipe(teacher, sidecar, config, device)
     run = Distillation(teacher, recipe, config, device)
     progress = progress or Silent()
-    saved = _Checkpoint(checkpoint, _fingerprint(sidecar, config), run)
-    if resume and checkpoint is not None and checkpoint.exists():
-        saved.restore()
+    saved = None if checkpoint is None else Checkpoint(checkpoint, sidecar, config)
+    if resume and saved is not None and saved.restore(run.load_state):
         progress.step(
             f"resumed after {run.synthesizer.made} batches, {run.trainer.steps_done} student steps"
         )
     for _ in run.advance(progress):
-        saved.keep()
+        if saved is not None:
+            saved.keep(run.state)
         if watch is not None:
             watch(run)
     outcome = run.outcome()
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
+    if saved is not None:
+        saved.remove()
     return outcome
 
 
@@ -250,52 +248,3 @@ class Distillation:
         yield
         self.seconds[part] += time.perf_counter() - wall
         self.cpu_seconds[part] += time.process_time() - cpu
-
-
-def interrupted_config(checkpoint: Path) -> DistillConfig:
-    """The settings of an interrupted run. Raises UsageError when the file is damaged."""
-    state = load_state(checkpoint)
-    try:
-        return DistillConfig.model_validate(state["of"]["config"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(
-            "this is no interrupted run", where=str(checkpoint), hint="delete it to start afresh"
-        ) from error
-
-
-class _Checkpoint:
-    """Saves a run to one file now and then, and reads it back."""
-
-    def __init__(self, path: Path | None, fingerprint: dict[str, Any], run: Distillation) -> None:
-        self.path = path
-        self.fingerprint = fingerprint
-        self.run = run
-        self.saved_at = time.monotonic()
-
-    def keep(self) -> None:
-        """Save, if it is time."""
-        if self.path is None or time.monotonic() - self.saved_at < SAVE_EVERY:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        save_state(self.path, {"run": self.run.state(), "of": self.fingerprint})
-        self.saved_at = time.monotonic()
-
-    def restore(self) -> None:
-        """Raises UsageError when the file is of another run or damaged."""
-        if self.path is None:
-            return
-        state = load_state(self.path)
-        if state.get("of") != self.fingerprint:
-            raise UsageError(
-                "the interrupted run had other settings or another sidecar",
-                where=str(self.path),
-                hint="repeat its settings, or delete the file to start afresh",
-            )
-        self.run.load_state(state["run"])
-
-
-def _fingerprint(sidecar: Sidecar, config: DistillConfig) -> dict[str, Any]:
-    return {
-        "config": config.model_dump(mode="json"),
-        "sidecar": sha256_file(sidecar.folder / MANIFEST_FILE),
-    }

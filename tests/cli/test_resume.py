@@ -13,8 +13,8 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 PATCHED = """
-import dfkd_meta.consumer.run as run
-run.SAVE_EVERY = 0.0
+import dfkd_meta.consumer.interruption as interruption
+interruption.SAVE_EVERY = 0.0
 from dfkd_meta_cli.main import main
 main()
 """

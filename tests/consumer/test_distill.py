@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from dfkd_meta.batches import SyntheticBatch
 from dfkd_meta.config import load_config, make_config
-from dfkd_meta.consumer import run as run_module
+from dfkd_meta.consumer import interruption
 from dfkd_meta.consumer.distill import DistillRun, distill
 from dfkd_meta.consumer.pipeline import DistillConfig
 from dfkd_meta.consumer.results import repeat_command, save_run
@@ -215,7 +215,7 @@ def test_a_budget_is_kept_by_the_run_that_goes_on(
             "options": {"batch_size": 30},
         }
     )
-    monkeypatch.setattr(run_module, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(interruption, "SAVE_EVERY", 0.0)
 
     class CutError(Exception):
         pass

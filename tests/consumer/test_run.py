@@ -12,6 +12,7 @@ import torch
 
 from dfkd_meta.checkpoint import load_state, save_state
 from dfkd_meta.config import make_config
+from dfkd_meta.consumer import interruption
 from dfkd_meta.consumer import run as run_module
 from dfkd_meta.consumer.pipeline import DistillConfig, make_recipe
 from dfkd_meta.consumer.run import Distillation, Outcome, run_method
@@ -92,7 +93,7 @@ def test_a_killed_run_resumes_from_its_file(
 ) -> None:
     teacher, sidecar = opened(published("digits_cnn", "full"))
     whole = run_method(teacher, sidecar, settings(), CPU)
-    monkeypatch.setattr(run_module, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(interruption, "SAVE_EVERY", 0.0)
     place = tmp_path / "not yet there" / "run.unfinished"
     step = run_module.Trainer.step
 
