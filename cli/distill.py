@@ -103,6 +103,7 @@ def command(
         )
         progress.step(f"saving to {out}")
         save_run(run, out)
+        unfinished(out).unlink(missing_ok=True)
         facts = describe(run)
         if as_json:
             print_json(facts)

@@ -58,7 +58,6 @@ def command(
         net = train_network(
             architecture, dataset, settings, device=pick_device(device), progress=progress
         )
-        score = accuracy(net.module, evaluation, net.inputs) if evaluation else None
         with new_folder(out) as folder:
             save_model(
                 folder,
@@ -69,6 +68,7 @@ def command(
                 inputs=net.inputs,
                 outputs=net.outputs,
             )
+        score = accuracy(net.module, evaluation, net.inputs) if evaluation else None
         facts = {
             "architecture": architecture,
             "parameters": sum(p.numel() for p in net.module.parameters()),

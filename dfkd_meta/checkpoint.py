@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from dfkd_meta.errors import UsageError
+from dfkd_meta.tensor_files import write_tensors
 
 State = dict[str, Any]
 """Nested dicts (string or integer keys) and lists of tensors, numbers, strings, bools and None."""
@@ -22,11 +22,14 @@ INTEGER_KEYS = "\0integer keys"  # as in the state of a torch optimizer; JSON kn
 
 
 def save_state(path: Path, state: State) -> None:
-    """Write ``state`` to ``path``, whole or not at all: a kill leaves the earlier file."""
+    """Write ``state`` to ``path``, whole or not at all: a kill leaves the earlier file.
+
+    Raises DfkdMetaError when it cannot be written.
+    """
     tensors: dict[str, Tensor] = {}
     skeleton = _take_apart(state, tensors)
     unfinished = path.with_name(path.name + ".tmp")
-    save_file(tensors, unfinished, metadata={"state": json.dumps(skeleton)})
+    write_tensors(unfinished, tensors, metadata={"state": json.dumps(skeleton)})
     with unfinished.open("rb") as file:
         os.fsync(file.fileno())
     unfinished.replace(path)

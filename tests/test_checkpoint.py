@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dfkd_meta.checkpoint import load_state, save_state
-from dfkd_meta.errors import UsageError
+from dfkd_meta.errors import DfkdMetaError, UsageError
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 TENSORS = st.sampled_from(
@@ -77,3 +77,18 @@ def test_what_is_no_state_is_refused(tmp_path: Path) -> None:
             load_state(tmp_path / "bad")
     with pytest.raises(UsageError, match="cannot be read"):
         load_state(tmp_path / "none")
+
+
+def test_a_full_disk_is_said_and_leaves_the_earlier_file(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")  # not on Windows
+    state = {"weights": torch.arange(100)}
+    save_state(tmp_path / "s", state)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # bytes: larger files are refused
+    try:
+        with pytest.raises(DfkdMetaError, match=r"cannot write.*File too large"):
+            save_state(tmp_path / "s", {"weights": torch.zeros(10_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert same(state, load_state(tmp_path / "s"))
+    assert list(tmp_path.iterdir()) == [tmp_path / "s"]

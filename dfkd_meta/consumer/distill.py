@@ -13,7 +13,7 @@ from dfkd_meta.consumer.pipeline import DistillConfig
 from dfkd_meta.consumer.run import Outcome, run_method
 from dfkd_meta.data import Dataset
 from dfkd_meta.distillation.config import TrainingConfig
-from dfkd_meta.distillation.evaluation import accuracy, agreement
+from dfkd_meta.distillation.evaluation import accuracy, agreement, require_evaluable
 from dfkd_meta.errors import UsageError
 from dfkd_meta.hub import PulledSidecar
 from dfkd_meta.precision import settle
@@ -59,8 +59,9 @@ def distill(
     ``images`` and ``training.steps``, which are then part of the run's configuration.
 
     ``factory`` is the caller's own ``module:function`` for a teacher whose source is ``local``. The
-    evaluation data are looked at after training only. ``checkpoint`` and ``resume`` are those of
-    ``run_method``. Raises SidecarError, TeacherError, MethodError, UsageError.
+    student meets the evaluation data after training only. ``checkpoint`` and ``resume`` are those
+    of ``run_method``. Raises SidecarError, TeacherError, MethodError, UsageError, and DataError for
+    evaluation data that do not fit the teacher.
     """
     progress = progress or Silent()
     device = device or torch.device("cpu")
@@ -68,6 +69,8 @@ def distill(
     sidecar = read_sidecar(pulled.folder)
     progress.step(f"loading the teacher {sidecar.manifest.teacher.architecture}")
     teacher = teacher_from_sidecar(pulled.folder, sidecar, factory=factory).to(device)
+    if evaluation is not None:
+        require_evaluable(evaluation, teacher.inputs, teacher.outputs.num_classes)
     config = config.model_copy(update={"precision": settle(config.precision, device)})
     if seconds is not None:
         config = _within(seconds, teacher, sidecar, config, device, checkpoint if resume else None)

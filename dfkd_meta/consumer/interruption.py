@@ -27,10 +27,13 @@ class Checkpoint:
 
     def keep(self, state: Callable[[], State]) -> None:
         """Save the state, if it is time."""
-        if time.monotonic() - self.saved_at < SAVE_EVERY:
-            return
+        if time.monotonic() - self.saved_at >= SAVE_EVERY:
+            self.write(state())
+
+    def write(self, state: State) -> None:
+        """Save the state now."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        save_state(self.path, {"run": state(), "of": self.of})
+        save_state(self.path, {"run": state, "of": self.of})
         self.saved_at = time.monotonic()
 
     def restore(self, load: Callable[[State], None]) -> bool:
@@ -49,10 +52,6 @@ class Checkpoint:
             )
         load(saved["run"])
         return True
-
-    def remove(self) -> None:
-        """The run has come to its end."""
-        self.path.unlink(missing_ok=True)
 
 
 def interrupted_config(path: Path) -> DistillConfig:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from dfkd_meta.consumer.distill import DistillRun
 from dfkd_meta.folders import new_folder
@@ -19,6 +18,7 @@ from dfkd_meta.hub import StudentFacts, student_card
 from dfkd_meta.report.grid import grid_png
 from dfkd_meta.sidecar import MANIFEST_FILE, sha256_file
 from dfkd_meta.teachers import denormalize, save_model
+from dfkd_meta.tensor_files import write_tensors
 
 GRID_IMAGES = 100
 
@@ -147,7 +147,7 @@ def _save_inputs(run: DistillRun, folder: Path) -> None:
     tensors = {"images": raw.half().contiguous()}
     if pool.labels is not None:
         tensors["labels"] = pool.labels.contiguous()
-    save_file(tensors, folder / "synthetic.safetensors")
+    write_tensors(folder / "synthetic.safetensors", tensors)
     spread = torch.linspace(0, len(pool) - 1, min(GRID_IMAGES, len(pool))).long()
     chosen = pool.select(spread)
     order = (

@@ -67,8 +67,9 @@ def run_method(
 ) -> Outcome:
     """Make inputs by ``config.method`` and train a student on them.
 
-    With ``checkpoint`` (a file) the run is saved about twice a minute; with ``resume`` it goes on
-    from there, if the file exists, to the same student bit for bit. The file is removed at the end.
+    With ``checkpoint`` (a file) the run is saved about twice a minute and at its end; with
+    ``resume`` it goes on from there, if the file exists, to the same student bit for bit. The file
+    is the caller's to remove, once what came out is safe.
     ``watch`` is shown the run wherever it can be saved, and must leave it as it is.
     Raises MethodError, UsageError (also for a checkpoint of other settings), TeacherError.
     """
@@ -86,10 +87,9 @@ def run_method(
             saved.keep(run.state)
         if watch is not None:
             watch(run)
-    outcome = run.outcome()
     if saved is not None:
-        saved.remove()
-    return outcome
+        saved.write(run.state())
+    return run.outcome()
 
 
 class Distillation:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dfkd_meta.data import Dataset, batches, count_batches
@@ -13,6 +15,12 @@ from dfkd_meta.errors import DataError
 from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.sidecar.manifest import InputSpec
 from dfkd_meta.teachers import Teacher
+
+
+def require_evaluable(dataset: Dataset, inputs: InputSpec, num_classes: int) -> None:
+    """Raise the DataError of ``accuracy`` before the model is made: labels, classes, one sample."""
+    _require_classes(_require_labels(dataset), num_classes, where=dataset.name)
+    next(batches(dataset, inputs, batch_size=1))
 
 
 def accuracy(
@@ -38,10 +46,7 @@ def class_counts(
     progress: Progress | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Correct answers and samples of each class, both int64 `classes`. Raises as ``accuracy``."""
-    if dataset.labels is None:
-        raise DataError("measuring accuracy needs labels", where=dataset.name)
-    if not len(dataset):
-        raise DataError("there are no samples to evaluate on", where=dataset.name)
+    known = _require_labels(dataset)
     device = _device(module)
     found: list[Tensor] = []
     stream = batches(dataset, inputs, batch_size=batch_size)
@@ -52,12 +57,8 @@ def class_counts(
             logits = module(images.to(device))
             classes = logits.shape[1]
             found.append(logits.argmax(1).cpu())
-    labels = torch.from_numpy(dataset.labels)
-    if int(labels.max()) >= classes:
-        raise DataError(
-            f"the data have a class {int(labels.max())}, the model knows 0 to {classes - 1}",
-            where=dataset.name,
-        )
+    _require_classes(known, classes, where=dataset.name)
+    labels = torch.from_numpy(known)
     right = labels[torch.cat(found) == labels]
     return torch.bincount(right, minlength=classes), torch.bincount(labels, minlength=classes)
 
@@ -82,6 +83,21 @@ def agreement(
             answers = [net(part.to(_device(net))).argmax(1).cpu() for net in (one, other)]
             same += int((answers[0] == answers[1]).sum())
     return same / len(images)
+
+
+def _require_labels(dataset: Dataset) -> NDArray[np.int64]:
+    if dataset.labels is None:
+        raise DataError("measuring accuracy needs labels", where=dataset.name)
+    if not len(dataset):
+        raise DataError("there are no samples to evaluate on", where=dataset.name)
+    return dataset.labels
+
+
+def _require_classes(labels: NDArray[np.int64], classes: int, *, where: str) -> None:
+    if (largest := int(labels.max())) >= classes:
+        raise DataError(
+            f"the data have a class {largest}, the model knows 0 to {classes - 1}", where=where
+        )
 
 
 @contextmanager

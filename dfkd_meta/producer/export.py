@@ -50,8 +50,8 @@ def export(
         counts = np.bincount(dataset.labels, minlength=classes).tolist()
         check_counts(len(dataset), counts[:classes], config.min_count)
     requests = plan(config, teacher, taps, labeled=labeled)
-    found = _pass(teacher, dataset, requests, taps, config, progress)
     measured = None if evaluation is None else _measure(teacher, evaluation, progress)
+    found = _pass(teacher, dataset, requests, taps, config, progress)
     with _destination(teacher, out) as folder:
         progress.step("writing teacher and sidecar")
         reference = teacher_reference(teacher, folder, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,7 +11,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from dfkd_meta.consumer import results
+from dfkd_meta.distillation.training import Trainer
+from dfkd_meta_cli.main import app
 
 PATCHED = """
 import dfkd_meta.consumer.interruption as interruption
@@ -48,3 +55,23 @@ def test_a_killed_distillation_goes_on(
     whole = load_file(tmp_path / "whole" / "model.safetensors")
     again = load_file(out / "model.safetensors")
     assert all(whole[key].equal(again[key]) for key in whole)
+
+
+def test_a_student_that_could_not_be_saved_is_not_lost(
+    published: Callable[[str, str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(*where: object, **facts: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    call = arguments(published("digits_cnn", "full"), tmp_path / "student")[3:]
+    with monkeypatch.context() as patched:
+        patched.setattr(results, "save_model", full_disk)
+        result = CliRunner().invoke(app, call)
+    assert result.exit_code == 1
+    assert "No space left" in result.stderr
+    unfinished = tmp_path / "student.unfinished"
+    assert unfinished.exists()
+    monkeypatch.setattr(Trainer, "step", None)  # not one more step
+    assert CliRunner().invoke(app, [*call, "--resume"]).exit_code == 0
+    assert (tmp_path / "student" / "model.safetensors").exists()
+    assert not unfinished.exists()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -17,8 +18,9 @@ from dfkd_meta.consumer import interruption
 from dfkd_meta.consumer.distill import DistillRun, distill
 from dfkd_meta.consumer.pipeline import DistillConfig
 from dfkd_meta.consumer.results import repeat_command, save_run
+from dfkd_meta.data import ArrayDataset
 from dfkd_meta.distillation.training import Trainer
-from dfkd_meta.errors import MethodError, UsageError
+from dfkd_meta.errors import DataError, MethodError, UsageError
 from dfkd_meta.hub import PulledSidecar
 from dfkd_meta.sidecar import SidecarError
 from dfkd_meta.teachers import open_teacher
@@ -187,6 +189,30 @@ def test_progress_shows_the_agreement_on_new_inputs(published: Published, method
     assert 5 <= len(found) <= 10  # taking turns, a look waits for the next batch
     assert run.outcome.agreement is not None
     assert f"agree on {100 * run.outcome.agreement:.1f} %" in found[-1]
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (np.zeros((3, 3, 8, 8)), [0, 1, 2], "the teacher takes"),
+        (np.zeros((3, 1, 8, 8)), None, "needs labels"),
+        (np.zeros((3, 1, 8, 8)), [0, 1, 3], "a class 3"),
+    ],
+)
+def test_evaluation_data_that_do_not_fit_are_refused_before_the_work(
+    published: Published, images: np.ndarray, labels: list[int] | None, message: str
+) -> None:
+    known = None if labels is None else np.array(labels, dtype=np.int64)
+    data = ArrayDataset("other", "test", images.astype(np.uint8), known)
+    said = Words()
+    with pytest.raises(DataError, match=message):
+        distill(
+            PulledSidecar(published("digits_cnn", "full")),
+            make_config(DistillConfig, QUICK),
+            evaluation=data,
+            progress=said,
+        )
+    assert not any("distilling" in line for line in said.said)
 
 
 def test_a_budget_becomes_plain_counts(published: Published, tmp_path: Path) -> None:
