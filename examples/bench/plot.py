@@ -66,17 +66,20 @@ def main() -> None:
 
 
 def over_time(axis: Axes, rows: list[Row]) -> None:
-    """A line for each method and sidecar; controls are gray and dashed."""
+    """A line for each method and sidecar, the best first; controls are gray and dashed."""
     lines: dict[tuple[str, str], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         lines[row["method"], row["profile"]][row["seed"]].append(row)
-    colors = iter(COLORS)
-    for (method, profile), seeds in lines.items():
-        looks = list(zip(*seeds.values(), strict=False))
+    colors = dict(zip(sorted(key for key in lines if key[0] not in CONTROLS), COLORS, strict=False))
+    ends = {
+        key: mean(float(looks[-1]["accuracy"]) for looks in lines[key].values()) for key in lines
+    }
+    for method, profile in sorted(lines, key=ends.__getitem__, reverse=True):
+        looks = list(zip(*lines[method, profile].values(), strict=False))
         seconds = [mean(float(row["cpu_seconds"]) for row in look) / 60 for look in looks]
         scores = [[100 * float(row["accuracy"]) for row in look] for look in looks]
         control = method in CONTROLS
-        color = CONTROLS[method] if control else next(colors)
+        color = CONTROLS[method] if control else colors.get((method, profile))
         label = method if control else f"{method}, {profile}"
         style = "--" if control else "-"
         axis.plot(seconds, [mean(s) for s in scores], style, color=color, label=label, marker=".")
