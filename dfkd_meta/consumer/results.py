@@ -43,8 +43,10 @@ def save_run(run: DistillRun, out: Path) -> None:
             outputs=run.teacher.outputs,
             extra={"distilled_from": facts["teacher"]},
         )
-        (folder / "run.json").write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
-        (folder / "README.md").write_text(student_card(_card_facts(run, facts, out.name)))
+        text = json.dumps(facts, indent=2, sort_keys=True) + "\n"
+        (folder / "run.json").write_text(text, encoding="utf-8")
+        card = student_card(_card_facts(run, facts, out.name))
+        (folder / "README.md").write_text(card, encoding="utf-8")
         _save_inputs(run, folder)
 
 
