@@ -76,13 +76,17 @@ def test_the_peak_is_that_of_this_process() -> None:
 
 
 def test_the_curve_is_seen_on_the_way_and_changes_nothing(task: CellTask, tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
+    for run in ("run", "watched"):
+        (tmp_path / run).mkdir()
     plain = run_cell(task, CPU)["result"]
-    watched = run_cell(task.model_copy(update={"curve": 3}), CPU)["result"]
+    watching = task.model_copy(update={"curve": 3, "place": str(tmp_path / "watched")})
+    watched = run_cell(watching, CPU)["result"]
     assert plain["curve"] == []
     assert [point["steps"] for point in watched["curve"]] == [2, 4, 5]
     assert watched["curve"][-1]["accuracy"] == watched["accuracy"] == plain["accuracy"]
     seconds = [point["cpu_seconds"] for point in watched["curve"]]
     assert seconds == sorted(seconds)
-    kept = json.loads((tmp_path / "run" / "curve.json").read_text())
+    kept = json.loads((tmp_path / "watched" / "curve.json").read_text())
     assert kept == watched["curve"]
+    again = run_cell(watching, CPU)["result"]  # killed after its end: the points are kept too
+    assert again["curve"] == watched["curve"]
