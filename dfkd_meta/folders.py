@@ -22,7 +22,9 @@ def real_path(path: Path) -> Path:
         raise UsageError(f"not a usable path: {reason}", where=ascii(str(path))) from error
 
 
-def require_free(out: Path, *, overwrite: bool = False) -> None:
+def require_free(
+    out: Path, *, overwrite: bool = False, hint: str = "choose another --out, or --overwrite"
+) -> None:
     """Refuse, before any work is done, an output folder that cannot become one.
 
     Raises UsageError when ``out`` is something else than a folder, a non-empty folder without
@@ -37,7 +39,7 @@ def require_free(out: Path, *, overwrite: bool = False) -> None:
             raise UsageError(
                 "the output folder is not empty",
                 where=str(out),
-                hint="choose another --out, or --overwrite",
+                hint=hint,
             )
         if Path.cwd().is_relative_to(place):
             raise UsageError(

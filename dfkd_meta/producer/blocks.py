@@ -127,7 +127,11 @@ def _pointers(folder: Path, files: Sequence[WeightFile]) -> dict[str, TensorRef]
 def provenance(
     teacher: Teacher, dataset: Dataset, found: Collection, config: ExportConfig
 ) -> Provenance:
+    """Where the numbers are from; class sizes only if none is below the minimum for groups."""
     preprocessing = dump_json(teacher.inputs.model_dump(mode="json", exclude_none=True))
+    counts = found.class_counts
+    if counts is not None and min(counts) < config.min_count:
+        counts = None
     return Provenance(
         tool="dfkd-meta",
         tool_version=_installed("dfkd-meta") or "unknown",
@@ -135,7 +139,7 @@ def provenance(
         created=config.created or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         seed=config.seed,
         samples=found.samples,
-        class_counts=found.class_counts,
+        class_counts=counts,
         preprocessing_sha256=hashlib.sha256(preprocessing).hexdigest(),
         dataset=DatasetRef(
             name=config.dataset_name or _name(dataset.name),

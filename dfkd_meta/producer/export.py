@@ -46,10 +46,11 @@ def export(
     classes = teacher.outputs.num_classes
     if dataset.labels is None:
         progress.step("no labels: only global statistics are computed")
-    elif config.per_class and config.limit is None:
+    requests = plan(config, teacher, taps, labeled=labeled)
+    by_class = any(request.scope == "per_class" for request in requests)
+    if dataset.labels is not None and by_class and config.limit is None:
         counts = np.bincount(dataset.labels, minlength=classes).tolist()
         check_counts(len(dataset), counts[:classes], config.min_count)
-    requests = plan(config, teacher, taps, labeled=labeled)
     measured = None if evaluation is None else _measure(teacher, evaluation, progress)
     found = _pass(teacher, dataset, requests, taps, config, progress)
     with _destination(teacher, out) as folder:

@@ -10,7 +10,7 @@ from pydantic import Field, JsonValue, ValidationError
 from dfkd_meta.errors import UsageError
 from dfkd_meta.producer.config import ExportConfig
 from dfkd_meta.sidecar import InputSpec
-from dfkd_meta.teachers import Teacher, channel_axis, open_teacher
+from dfkd_meta.teachers import Teacher, for_all_channels, open_teacher
 
 EXAMPLE = {
     "shape": "[1, 32, 32]",
@@ -72,15 +72,4 @@ def _input_spec(block: dict[str, Any], where: str) -> InputSpec:
         first = error.errors()[0]
         key = ".".join(str(part) for part in ("inputs", *first["loc"]))
         raise UsageError(f"option {key!r}: {first['msg']}, got {first['input']!r}") from error
-    return _for_all_channels(spec)
-
-
-def _for_all_channels(spec: InputSpec) -> InputSpec:
-    """The same with a single mean or std repeated for every channel there is."""
-    if len(spec.shape) == 1 or len(spec.axes) != len(spec.shape):
-        return spec
-    channels = spec.shape[channel_axis(spec)]
-    given = {key: getattr(spec, key) for key in ("mean", "std")}
-    return spec.model_copy(
-        update={key: one * channels for key, one in given.items() if len(one) == 1}
-    )
+    return for_all_channels(spec)

@@ -9,7 +9,6 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from dfkd_meta.errors import TeacherError, UsageError
 from dfkd_meta.producer.config import ExportConfig, Profile
@@ -19,6 +18,7 @@ from dfkd_meta.sidecar.checks.profiles import broken_promises
 from dfkd_meta.statistics import RecordRequest, feature_count
 from dfkd_meta.statistics.base import Reduction, Scope
 from dfkd_meta.statistics.kinds.batchnorm import batchnorm_paths
+from dfkd_meta.statistics.kinds.class_similarity import LAYERS
 from dfkd_meta.statistics.kinds.dropout import dropout_sites
 from dfkd_meta.teachers import ActivationTap, Teacher, last_hidden_tap
 
@@ -102,13 +102,15 @@ class _Planner:
             yield RecordRequest("batchnorm", (tap.id,), "channel")
         if not inputs:
             yield from (_moments(tap, "global") for tap in self._hidden())
-        classes = self.teacher.outputs.num_classes
+        classes, cap = self.teacher.outputs.num_classes, self.config.value_cap
         params: dict[str, Any] = {"temperature": self.config.temperature}
-        if self.groups * classes**2 > self.config.value_cap:
+        scope = self.per_class if self.groups * classes <= cap else "global"
+        if (1 if scope == "global" else self.groups) * classes**2 > cap:
             params["covariance"] = False
-        yield RecordRequest("soft_targets", (self.output.id,), "unit", self.per_class, params)
+        yield RecordRequest("soft_targets", (self.output.id,), "unit", scope, params)
         head = self.last_hidden.module if self.last_hidden else ""
-        if head and isinstance(module.get_submodule(head), nn.Linear):
+        layer = module.get_submodule(head) if head else None
+        if isinstance(layer, LAYERS) and len(layer.weight) == classes and classes**2 <= cap:
             yield RecordRequest("class_similarity", params={"module": head})
         if sites := dropout_sites(module):
             yield RecordRequest("dropout", params={"sites": sites})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -16,10 +16,13 @@ from dfkd_meta.errors import DataError, UsageError
 from dfkd_meta.progress import Progress
 from dfkd_meta.seeding import derive_seed, generator_for
 from dfkd_meta.sidecar import InputSpec, OutputSpec
-from dfkd_meta.teachers import Teacher, build_model
-
-# How the channels of an image are read where its file does not say: by their number.
-COLOR_ORDERS: dict[int, Literal["gray", "rgb"]] = {1: "gray", 3: "rgb"}
+from dfkd_meta.teachers import (
+    COLOR_ORDERS,
+    Teacher,
+    build_model,
+    check_inputs,
+    for_all_channels,
+)
 
 
 class TrainConfig(Config):
@@ -113,7 +116,7 @@ def input_spec(dataset: Dataset, config: TrainConfig) -> InputSpec:
     std = config.std or [round(float(v), 4) for v in sample.std((0, 2, 3), correction=0)]
     shape = config.shape or list(sample.shape[1:])
     resized = shape[1:] != list(sample.shape[2:])
-    return InputSpec(
+    inputs = InputSpec(
         shape=shape,
         axes=["c", "h", "w"],
         value_range=[min(0.0, float(sample.min())), max(1.0, float(sample.max()))],
@@ -122,3 +125,6 @@ def input_spec(dataset: Dataset, config: TrainConfig) -> InputSpec:
         color_order=COLOR_ORDERS.get(channels),
         interpolation="bilinear" if resized else None,
     )
+    inputs = for_all_channels(inputs)
+    check_inputs(inputs, dataset.name)
+    return inputs

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from dfkd_meta.errors import DfkdMetaError, UsageError
-from dfkd_meta.folders import real_path
+from dfkd_meta.errors import DfkdMetaError
+from dfkd_meta.folders import new_folder, real_path, require_free
 from dfkd_meta.sidecar.checks.evidence import Evidence
 from dfkd_meta.sidecar.files import write_whole
 from dfkd_meta.sidecar.issues import SidecarError, ValidationReport
@@ -32,8 +31,9 @@ class Upgrade:
 def upgrade_sidecar(folder: Path, out: Path | None = None, *, dry_run: bool = False) -> Upgrade:
     """Migrate a folder in place, or into ``out`` with its tensor file and teacher files.
 
-    The result is validated before anything is written; of the current format nothing is written in
-    place. Raises SidecarError, UsageError (``out`` holds a sidecar), DfkdMetaError (cannot write).
+    The result is validated before anything is written, ``out`` (new or empty) appears whole or not
+    at all; of the current format nothing is written in place. Raises SidecarError, UsageError
+    (``out`` holds something), DfkdMetaError (cannot write).
     """
     report = ValidationReport()
     data = read_manifest_bytes(folder, report)
@@ -49,33 +49,27 @@ def upgrade_sidecar(folder: Path, out: Path | None = None, *, dry_run: bool = Fa
     evidence = examine(folder, fresh, migrated)
     if evidence is None or not fresh.ok:
         raise SidecarError(str(folder), fresh)
-    target = folder if in_place or out is None else out
+    if out is not None and not in_place:
+        return Upgrade(old, new, out, _copy(folder, out, evidence, migrated, dry_run))
     try:
-        if target is not folder:
-            return Upgrade(old, new, target, _copy(folder, target, evidence, migrated, dry_run))
         if not dry_run:
             write_whole(folder, {MANIFEST_FILE: migrated})
     except OSError as error:
-        raise DfkdMetaError(f"cannot write: {error.strerror}", where=str(target)) from error
+        raise DfkdMetaError(f"cannot write: {error.strerror}", where=str(folder)) from error
     return Upgrade(old, new, folder, (MANIFEST_FILE,))
 
 
 def _copy(
     folder: Path, out: Path, evidence: Evidence, migrated: bytes, dry_run: bool
 ) -> tuple[str, ...]:
-    if (out / MANIFEST_FILE).exists():
-        raise UsageError(
-            "the folder already holds a sidecar", where=str(out), hint="choose another"
-        )
+    require_free(out, hint="choose another --out")
     teacher = [
         file.path for file in evidence.manifest.teacher.files if (folder / file.path).is_file()
     ]
     own = {TENSOR_FILE: evidence.own.data} if evidence.own and evidence.own.data else {}
     if not dry_run:
-        out.mkdir(parents=True, exist_ok=True)
-        for name in teacher:
-            temporary = out / f".{name}.part"
-            shutil.copyfile(folder / name, temporary)
-            os.replace(temporary, out / name)
-        write_whole(out, {**own, MANIFEST_FILE: migrated})
+        with new_folder(out) as scratch:
+            for name in teacher:
+                shutil.copyfile(folder / name, scratch / name)
+            write_whole(scratch, {**own, MANIFEST_FILE: migrated})
     return (*teacher, *own, MANIFEST_FILE)

@@ -202,7 +202,10 @@ statistics: Registry[type[Accumulator]] = Registry("statistic", "dfkd_meta.stati
 
 
 def make_accumulator(request: RecordRequest, context: Context) -> Accumulator:
-    """A fresh accumulator. Raises UsageError (unknown kind), StatisticsError (wrong taps)."""
+    """A fresh accumulator.
+
+    Raises UsageError (unknown kind), StatisticsError (wrong taps or parameters).
+    """
     accumulator = statistics.get(request.kind)
     wanted = KINDS[request.kind].taps if request.kind in KINDS else None
     if wanted is not None and wanted != len(request.taps):
@@ -216,4 +219,10 @@ def make_accumulator(request: RecordRequest, context: Context) -> Accumulator:
             where=request.id,
             hint="use the reduction unit or pooled",
         )
-    return accumulator(request, context)
+    try:
+        return accumulator(request, context)
+    except (TypeError, ValueError) as error:  # a text where a number is needed
+        raise StatisticsError(
+            f"parameters that {request.kind} cannot take: {dict(request.params)} ({error})",
+            where=request.id,
+        ) from error

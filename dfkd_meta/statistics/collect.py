@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dfkd_meta.errors import StatisticsError
+from dfkd_meta.sidecar.kinds import KINDS
 from dfkd_meta.sidecar.manifest import Tap
 from dfkd_meta.statistics.base import (
     MIN_COUNT,
@@ -240,6 +241,22 @@ def _check_requests(requests: Sequence[RecordRequest], taps: Sequence[Tap]) -> N
     if twice:
         raise StatisticsError("a record is requested twice", where=", ".join(twice))
     _check_known([name for request in requests for name in request.taps], [t.id for t in taps])
+    for request in requests:
+        if kind := KINDS.get(request.kind):
+            _check_choice(request, "reduction", kind.reductions if kind.has_features else ())
+            _check_choice(request, "scope", kind.scopes)
+
+
+def _check_choice(request: RecordRequest, name: str, choices: Sequence[str]) -> None:
+    chosen = getattr(request, name)
+    if choices and chosen not in choices:
+        raise StatisticsError(
+            f"{request.kind} has no {name} {chosen}"
+            if chosen
+            else f"{request.kind} needs a {name}",
+            where=request.id,
+            hint=f"{name}: " + " or ".join(choices),
+        )
 
 
 def _check_known(names: Iterable[str], taps: Iterable[str], where: str | None = None) -> None:

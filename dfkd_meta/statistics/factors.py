@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+SAMPLES_PER_ROW = 5  # fewer, and the rows of a factor come close to being the samples
+
 
 def lower_factor(covariance: Tensor) -> Tensor:
     """L `g f f`, lower triangular, diagonal >= 0, with ``L L^T`` = covariance `g f f`.
@@ -55,12 +57,20 @@ def nystrom_eigenpairs(sketch: Tensor, test_matrix: Tensor, rank: int) -> tuple[
     return singular[..., :rank].square(), orient(left[..., :rank].mT)
 
 
-def split_residual(values: Tensor, vectors: Tensor, trace: Tensor) -> tuple[Tensor, Tensor]:
+def backed_rows(count: Tensor) -> Tensor:
+    """How many rows of a factor so many samples `g` can stand behind, without being in it: `g`."""
+    return (count // SAMPLES_PER_ROW).clamp(min=1)
+
+
+def split_residual(
+    values: Tensor, vectors: Tensor, trace: Tensor, most: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Probabilistic PCA: factor F `g k f` and residual r `g` so that covariance ~ F^T F + r I.
 
     r is the mean of the variance not kept, (trace - sum kept) / (f - kept), and row i of F is
     sqrt(lambda_i - r) v_i, so the total variance is exact. A component weaker than that mean
-    (possible when eigenvalues are estimated) is not kept: its row is zero.
+    (possible when eigenvalues are estimated) is not kept: its row is zero. Nor are more than
+    ``most`` `g` components of a group kept.
     Source: Tipping & Bishop 1999, eq. 3.7 and 3.8.
     """
     rank, features = vectors.shape[-2:]
@@ -68,10 +78,12 @@ def split_residual(values: Tensor, vectors: Tensor, trace: Tensor) -> tuple[Tens
     others = torch.arange(features - 1, features - 1 - rank, -1, device=values.device)
     residuals = left_over / others.clamp(min=1)  # if the first 1..k components were kept
     kept = (values >= residuals).cummin(-1).values
+    if most is not None:
+        kept = kept & (torch.arange(rank, device=values.device) < most.unsqueeze(-1))
     number = kept.sum(-1, keepdim=True)
     none_kept = (trace / features).unsqueeze(-1)
     residual = torch.cat([none_kept, residuals], -1).gather(-1, number)
-    scale = (values - residual).clamp(min=0).sqrt()  # zero exactly for those not kept
+    scale = (values - residual).clamp(min=0).sqrt() * kept
     return scale.unsqueeze(-1) * vectors, residual.squeeze(-1)
 
 

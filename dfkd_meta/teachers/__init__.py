@@ -1,11 +1,11 @@
 """Teachers: opening them from several sources, tapping them, and preparing their inputs."""
 
 from dfkd_meta.teachers.architectures import architectures
-from dfkd_meta.teachers.axes import channel_axis
+from dfkd_meta.teachers.axes import COLOR_ORDERS, channel_axis, for_all_channels
 from dfkd_meta.teachers.build import build_model, build_own, count_parameters
 from dfkd_meta.teachers.cosines import CosineTransform
 from dfkd_meta.teachers.find_taps import default_taps, last_hidden_tap
-from dfkd_meta.teachers.opening import open_teacher, teacher_from_sidecar
+from dfkd_meta.teachers.opening import check_inputs, open_teacher, teacher_from_sidecar
 from dfkd_meta.teachers.own_code import call_own_code, is_own_code, load_own_code
 from dfkd_meta.teachers.preprocess import denormalize, preprocess, valid_bounds
 from dfkd_meta.teachers.store import save_model
@@ -14,6 +14,7 @@ from dfkd_meta.teachers.teacher import Teacher, channels_last, freeze, probe
 from dfkd_meta.teachers.weights import load_weights, read_weights
 
 __all__ = [
+    "COLOR_ORDERS",
     "ActivationTap",
     "CosineTransform",
     "Teacher",
@@ -23,9 +24,11 @@ __all__ = [
     "call_own_code",
     "channel_axis",
     "channels_last",
+    "check_inputs",
     "count_parameters",
     "default_taps",
     "denormalize",
+    "for_all_channels",
     "freeze",
     "is_own_code",
     "last_hidden_tap",

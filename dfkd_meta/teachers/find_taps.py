@@ -15,11 +15,15 @@ from torch.utils.hooks import RemovableHandle
 
 from dfkd_meta.errors import TeacherError
 from dfkd_meta.sidecar.manifest import Tap
+from dfkd_meta.teachers.taps import version_of
 from dfkd_meta.teachers.teacher import Teacher
 
 Side = Literal["input", "output"]
 PAIRS = 2  # sample pairs of the affine test
-AFFINE_TOLERANCE = 1e-4  # float32 rounding through many layers stays below, ReLU far above
+AFFINE_TOLERANCE = 1e-4  # float32 rounding through many layers stays below, ReLU (0.45) far above
+ROUNDINGS = 16  # the same for coarser numbers, in roundings of theirs
+TF32_ROUNDING = 2.0**-10  # what GPUs may make of a float32
+MOST_AXES = 4
 
 
 @dataclass(frozen=True)
@@ -34,18 +38,22 @@ class _Seen:
 
 
 def default_taps(teacher: Teacher) -> list[Tap]:
-    """The taps of a teacher, in the order a forward pass reaches them.
+    """The taps of a teacher, in the order a forward pass reaches them, the last hidden layer late.
 
     They are ``input``; the output of every convolution and linear layer (before the activation, as
-    Lopes et al. 2017 record); the input of every BatchNorm; the input of the last such layer (the
-    last hidden layer); ``output``, the logits, which stand for the last layer's own output. An id
-    is ``<module path>:<side>``, with ``#<call>`` for later calls of the same module. Modules that
-    the pass does not reach get no tap.
+    Lopes et al. 2017 record); the input of every BatchNorm; the input of the last layer (the last
+    hidden layer); ``output``, the logits, which stand for the last layer's own output. The last
+    layer is the last one called if it has an output for each class, else the last linear one, or
+    else the last one. An id is ``<module path>:<side>``, with
+    ``#<call>`` for later calls of the same module. There is no tap where none can be: at modules
+    that the pass does not reach, tensors without an axis of samples or with more than four others,
+    and tensors that the model overwrites in place.
 
-    ``linear_in_input`` is found numerically: an affine f has f(2b - a) = 2 f(b) - f(a).
+    ``linear_in_input`` is found numerically: an affine f has f(2b - a) = 2 f(b) - f(a), up to the
+    rounding of the coarsest numbers on the way (float32, or those of the teacher).
     """
     seen = _watch_pass(teacher)
-    last = _last_layer(seen)
+    last = _last_layer(seen, teacher.outputs.num_classes)
     first, final = seen[0], seen[-1]
     taps = [_tap("input", first, list(teacher.inputs.axes))]
     for place in seen[1:-1]:
@@ -70,7 +78,7 @@ def last_hidden_tap(taps: Sequence[Tap]) -> Tap:
 
 
 def _watch_pass(teacher: Teacher) -> list[_Seen]:
-    """One forward pass of samples a, b and 2b - a; every place of interest in order, no tensors."""
+    """One forward pass of samples a, b and 2b - a; every place that can be tapped, in order."""
     watch = _Watch()
     for path, module in teacher.module.named_modules():
         if path and isinstance(module, (_ConvNd, nn.Linear, _BatchNorm)):
@@ -84,18 +92,16 @@ def _watch_pass(teacher: Teacher) -> list[_Seen]:
             logits = teacher(images)
     finally:
         watch.close()
-    if watch.seen[-1].side == "output" and watch.latest is logits:
-        watch.seen[-1] = dataclasses.replace(watch.seen[-1], is_output=True)
     watch.note("", "output", 0, teacher.module, logits)
-    return watch.seen
+    return watch.found()
 
 
 class _Watch:
-    """Hooks that note shapes and the affine test, and keep no tensor but the latest."""
+    """Hooks that note shapes and the affine test of every tensor, and whether it stays as it is."""
 
     def __init__(self) -> None:
-        self.seen: list[_Seen] = []
-        self.latest: Tensor | None = None
+        self._seen: list[tuple[_Seen, Tensor, int]] = []
+        self._rounding = 0.0
         self._handles: list[RemovableHandle] = []
 
     def add(self, path: str, module: nn.Module) -> None:
@@ -114,25 +120,44 @@ class _Watch:
         self._handles.append(module.register_forward_hook(after))
 
     def note(self, path: str, side: Side, call: int, module: nn.Module, value: Any) -> None:
-        if isinstance(value, Tensor):
-            self.latest = value
-            shape = list(value.shape[1:])
-            self.seen.append(_Seen(path, side, call, module, shape, _affine(value)))
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            return
+        self._rounding = max(self._rounding, _rounding(value))
+        if not path or (len(value) == 3 * PAIRS and 1 < value.ndim <= 1 + MOST_AXES):
+            linear = _affine(value, max(AFFINE_TOLERANCE, ROUNDINGS * self._rounding))
+            place = _Seen(path, side, call, module, list(value.shape[1:]), linear)
+            self._seen.append((place, value, version_of(value)))
+
+    def found(self) -> list[_Seen]:
+        """The model's input and output, and between them every tensor that was not overwritten."""
+        (first, *_), *between, (final, logits, _) = self._seen
+        kept = [
+            dataclasses.replace(place, is_output=place.side == "output" and value is logits)
+            for place, value, version in between
+            if version_of(value) == version
+        ]
+        return [first, *kept, final]
 
     def close(self) -> None:
         for handle in self._handles:
             handle.remove()
 
 
-def _last_layer(seen: Sequence[_Seen]) -> _Seen | None:
+def _last_layer(seen: Sequence[_Seen], classes: int) -> _Seen | None:
     layers = [
         place
         for place in seen
         if place.side == "input" and isinstance(place.module, (_ConvNd, nn.Linear))
     ]
+    if not layers or _outputs(layers[-1].module) == classes:
+        return layers[-1] if layers else None
     linear = [place for place in layers if isinstance(place.module, nn.Linear)]
-    candidates = linear or layers
-    return candidates[-1] if candidates else None
+    return (linear or layers)[-1]
+
+
+def _outputs(layer: nn.Module) -> int:
+    outputs = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+    return int(outputs)  # type: ignore[arg-type]
 
 
 def _tap_id(place: _Seen) -> str:
@@ -145,10 +170,7 @@ def _axes(place: _Seen) -> list[str]:
     words = {1: "f", 2: "c t" if one_dimensional else "t f", 3: "c h w", 4: "c d h w"}
     if isinstance(place.module, nn.Linear):
         words.update({3: "h w f", 4: "d h w f"})
-    axes = words.get(len(place.shape))
-    if axes is None:
-        raise TeacherError(f"a tensor of shape {place.shape} cannot be tapped")
-    return axes.split()
+    return words[len(place.shape)].split()
 
 
 def _tap(tap_id: str, place: _Seen, axes: list[str]) -> Tap:
@@ -163,10 +185,14 @@ def _tap(tap_id: str, place: _Seen, axes: list[str]) -> Tap:
     )
 
 
-def _affine(value: Tensor) -> bool:
+def _affine(value: Tensor, tolerance: float) -> bool:
     """Whether f(2b - a) = 2 f(b) - f(a) for values `(a b mixed) ...` of three equal blocks."""
-    if len(value) != 3 * PAIRS:
-        return False  # the model regroups samples; nothing can be said
     a, b, mixed = value.to(torch.float64).chunk(3)
     gap = (mixed - (2 * b - a)).abs().max()
-    return bool(gap <= AFFINE_TOLERANCE * value.abs().max())
+    return bool(gap <= tolerance * value.abs().max())
+
+
+def _rounding(value: Tensor) -> float:
+    """The relative rounding of a tensor's numbers, as its device may compute them."""
+    own = torch.finfo(value.dtype).eps
+    return max(own, TF32_ROUNDING) if value.is_cuda else own

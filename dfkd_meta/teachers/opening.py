@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from dfkd_meta.errors import TeacherError, UsageError
 from dfkd_meta.sidecar import sha256_file
+from dfkd_meta.sidecar.checks.layout import disagreements
 from dfkd_meta.sidecar.manifest import MANIFEST_FILE, InputSpec, OutputSpec, WeightFile
 from dfkd_meta.teachers.architectures import architectures
 from dfkd_meta.teachers.foreign import describe_foreign
@@ -42,10 +43,14 @@ def open_teacher(
     * ``module:factory``, the caller's own code, with ``inputs`` and usually ``weights``.
 
     ``arguments`` go to the architecture or factory; ``factory`` builds folders that say ``local``
-    or come from PyTorchModelHubMixin. Raises TeacherError, UsageError or MissingExtraError.
+    or come from PyTorchModelHubMixin; ``inputs`` serve folders that do not state theirs. Raises
+    TeacherError, UsageError or MissingExtraError.
     """
     name = str(where)
     if os.path.isdir(where):
+        if num_classes is not None or arguments:
+            what = "num_classes" if num_classes is not None else "arguments"
+            raise UsageError(f"a model folder says its {what} itself", where=name)
         return _open_folder(Path(where), inputs, factory)
     own = is_own_code(name)
     if not own and name not in architectures.names():
@@ -79,15 +84,16 @@ def teacher_from_sidecar(folder: Path, sidecar: Sidecar, *, factory: str | None 
 
 
 def _open_folder(folder: Path, inputs: InputSpec | None, factory: str | None) -> Teacher:
-    if not (folder / CONFIG_FILE).is_file() and (folder / MANIFEST_FILE).is_file():
-        return _open_beside(folder, factory)
-    raw = read_config(folder)
+    has_sidecar = (folder / MANIFEST_FILE).is_file()
+    raw = {} if has_sidecar and not (folder / CONFIG_FILE).is_file() else read_config(folder)
     weights = (folder / WEIGHTS_FILE,)
+    if inputs is not None and ("source" in raw or has_sidecar):
+        raise UsageError("the folder says itself how inputs are prepared", where=str(folder))
     if "source" in raw:
         config = parse_config(raw, where=str(folder / CONFIG_FILE))
         request = SourceRequest(config.architecture, config.arguments, weights, factory)
         return _open(config.source, request, config.inputs, config.outputs)
-    if (folder / MANIFEST_FILE).is_file():
+    if has_sidecar:
         return _open_beside(folder, factory)
     foreign = describe_foreign(folder, raw)
     if foreign is None and factory is None:
@@ -114,7 +120,7 @@ def _open_beside(folder: Path, factory: str | None) -> Teacher:
 def _open(
     source: str, request: SourceRequest, inputs: InputSpec, outputs: OutputSpec | int | None
 ) -> Teacher:
-    _check_layout(inputs, request.where)
+    check_inputs(inputs, request.where)
     module = freeze(sources.get(source)(request))
     classes = probe(module, inputs, where=request.where)
     if not isinstance(outputs, OutputSpec):
@@ -137,8 +143,19 @@ def _open(
     )
 
 
-def _check_layout(inputs: InputSpec, where: str) -> None:
-    """Images come and go as `c h w` here: views would mistake other axes for places."""
+def check_inputs(inputs: InputSpec, where: str) -> None:
+    """Refuse an input block that contradicts itself, or images that are not `c h w`.
+
+    Views would mistake other axes for places. Raises TeacherError.
+    """
+    if not len(inputs.shape) == len(inputs.axes) == len(set(inputs.axes)):
+        raise TeacherError(
+            f"the inputs have the shape {list(inputs.shape)} and the axes {' '.join(inputs.axes)}",
+            where=where,
+            hint="name every axis of the shape, each once",
+        )
+    for _, field, text in disagreements(inputs):
+        raise TeacherError(f"inputs.{field}: {text}", where=where)
     if {"c", "h", "w"} <= set(inputs.axes) and inputs.axes[0] != "c":
         raise TeacherError(
             f"the teacher takes images as {' '.join(inputs.axes)}, and these tools as c h w",

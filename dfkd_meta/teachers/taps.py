@@ -87,7 +87,7 @@ class ActivationTap:
                 f"the {tap.side} is {type(value).__name__}, not a tensor", where=f"tap {tap.id}"
             )
         self.activations[tap.id] = value
-        self._versions[tap.id] = _version(value)
+        self._versions[tap.id] = version_of(value)
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         self.activations = {}
@@ -100,7 +100,7 @@ class ActivationTap:
                     f"a forward pass never reaches module {tap.module!r} (call {tap.call})",
                     where=f"tap {tap.id}",
                 )
-            if _version(self.activations[tap.id]) != self._versions[tap.id]:
+            if version_of(self.activations[tap.id]) != self._versions[tap.id]:
                 raise TeacherError(
                     "the model overwrites this tensor in place, so it cannot be tapped",
                     where=f"tap {tap.id}",
@@ -129,6 +129,6 @@ def reduce_features(activation: Tensor, tap: Tap, reduction: str) -> Tensor:
     return by_channel.flatten(0, 1) if reduction == "channel" else by_channel.mean(1)
 
 
-def _version(tensor: Tensor) -> int:
-    # Inference tensors keep no version; their passes cannot be checked.
+def version_of(tensor: Tensor) -> int:
+    """How often a tensor was written to; 0 for inference tensors, which keep no count."""
     return 0 if tensor.is_inference() else tensor._version

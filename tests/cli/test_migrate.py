@@ -33,13 +33,14 @@ def test_into_another_folder(tmp_path: Path) -> None:
     assert set(facts["written"]) == {path.name for path in (tmp_path / "new").iterdir()}
     again = run.invoke(app, ["migrate", str(OLD), "--out", str(tmp_path / "new")])
     assert again.exit_code == 2
-    assert "already holds a sidecar" in again.stderr
+    assert "the output folder is not empty" in again.stderr
+    assert "--overwrite" not in again.stderr  # it has no such option
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way", "utf-8")
     result = run.invoke(app, ["migrate", str(OLD), "--out", str(tmp_path / "file" / "new")])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "cannot write" in result.stderr
 
 

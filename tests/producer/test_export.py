@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dfkd_meta.data import ArrayDataset
+from dfkd_meta.errors import StatisticsError
 from dfkd_meta.producer import blocks
 from dfkd_meta.producer.export import export
 from dfkd_meta.sidecar import read_sidecar, sha256_file, validate_sidecar
@@ -164,6 +165,25 @@ def test_labels_not_to_be_used_leave_no_trace(tmp_path: Path) -> None:
     assert {record.scope for record in manifest.statistics} == {"global"}
     assert manifest.provenance.class_counts is None
     assert manifest.profile == "custom"
+
+
+def test_sizes_of_classes_too_small_to_describe_are_not_published(tmp_path: Path) -> None:
+    labels = np.array([0] * 60 + [1] * 20 + [2] * 9 + [3])
+    few = ArrayDataset("toys", "train", data(90).read(range(90)).numpy(), labels)
+    with pytest.raises(StatisticsError, match="fewer than 11"):
+        export(builtin(), few, config("minimal"), tmp_path / "out")
+    settings = config("minimal", only=["power_spectrum/*"])  # over all classes: it may be
+    manifest = export(builtin(), few, settings, tmp_path / "out")
+    assert manifest.provenance.samples == 90
+    assert manifest.provenance.class_counts is None
+
+
+def test_a_level_with_just_as_many_samples_beyond_it_as_there_must_be(tmp_path: Path) -> None:
+    """As float32 the level 0.999 is larger than 1 - 1/1000."""
+    settings = config("minimal", only=["quantiles/*"], min_count=1)
+    export(builtin(), data(1000), settings, tmp_path / "out")
+    assert validate_sidecar(tmp_path / "out").ok
+    assert read_sidecar(tmp_path / "out").manifest.statistics[0].count == [1000]
 
 
 def test_a_limit_draws_from_all_classes(tmp_path: Path) -> None:

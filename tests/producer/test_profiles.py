@@ -13,9 +13,9 @@ from dfkd_meta.errors import UsageError
 from dfkd_meta.producer.config import ExportConfig
 from dfkd_meta.producer.profiles import distinct_taps, honest_profile, plan
 from dfkd_meta.sidecar import StatisticRecord
-from dfkd_meta.statistics import RecordRequest
-from dfkd_meta.teachers import Teacher, default_taps
-from tests.statistics.toys import PlainNet, ToyNet, teacher
+from dfkd_meta.statistics import RecordRequest, collect
+from dfkd_meta.teachers import Teacher, default_taps, last_hidden_tap
+from tests.statistics.toys import PlainNet, ToyNet, images, stream, teacher
 
 PROFILES = ["minimal", "standard", "full"]
 
@@ -277,7 +277,58 @@ def test_the_profile_is_honest(profile: str) -> None:
     linear = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
     assert honest(teacher(linear), labeled=True) == "custom"
     convolutional = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 4), nn.Flatten())
-    assert honest(teacher(convolutional), labeled=True) == "custom"
+    assert honest(teacher(convolutional), labeled=True) == profile
+
+
+class Gated(nn.Module):
+    """A linear gate in the middle (as in squeeze-and-excitation), and a head that is none."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.gate, self.head = nn.Conv2d(1, 3, 3), nn.Linear(3, 3), head
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.conv(x))
+        x = x * torch.sigmoid(self.gate(x.mean((2, 3)))).unflatten(1, (3, 1, 1))
+        logits: Tensor = self.head(x)
+        return logits
+
+
+class Cosine(nn.Module):
+    """Class vectors that are no layer's weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project, self.vectors = nn.Linear(3, 5), nn.Parameter(torch.randn(3, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.normalize(self.project(x.mean((2, 3)))) @ self.vectors.T
+
+
+def test_the_head_is_the_layer_with_an_output_for_each_class() -> None:
+    pooled = nn.Sequential(nn.Conv2d(3, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    gated = teacher(Gated(pooled))
+    assert last_hidden_tap(default_taps(gated)).id == "head.0:input"
+    requests = plan(ExportConfig(profile="standard"), gated, default_taps(gated), labeled=True)
+    (similar,) = [request for request in requests if request.kind == "class_similarity"]
+    assert similar.params == {"module": "head.0"}
+    pass_of_it = collect(gated, stream(*images()), requests, default_taps(gated))
+    (found,) = [result for request, result in pass_of_it.results if request == similar]
+    assert found.arrays["similarity"].shape == (3, 3)
+
+
+def test_without_a_layer_for_the_classes_there_is_no_class_similarity() -> None:
+    cosine = teacher(nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), Cosine()))
+    assert last_hidden_tap(default_taps(cosine)).id == "2.project:input"
+    assert "class_similarity" not in ids(cosine, "minimal")
+
+
+def test_many_classes_get_what_fits() -> None:
+    t = teacher()  # of three classes
+    few = ids(t, "minimal", value_cap=8)
+    assert "class_similarity" not in few
+    assert "soft_targets/output/unit/global" in few
+    assert "soft_targets/output/unit/per_class" in ids(t, "minimal", value_cap=9)
 
 
 def test_records_of_ones_own() -> None:

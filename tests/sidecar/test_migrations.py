@@ -81,8 +81,13 @@ def test_migrating_into_another_folder(tmp_path: Path) -> None:
     assert upgrade_sidecar(OLD, out).written[-1] == MANIFEST_FILE
     assert read_sidecar(out).manifest.format_version == "1.0"
     assert "spec_version" in (OLD / MANIFEST_FILE).read_text("utf-8")
-    with pytest.raises(UsageError, match="already holds a sidecar"):
-        upgrade_sidecar(OLD, out)
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "model.safetensors").write_bytes(b"another teacher")
+    for place in (out, taken):
+        with pytest.raises(UsageError, match="not empty"):
+            upgrade_sidecar(OLD, place)
+    assert [path.read_bytes() for path in taken.iterdir()] == [b"another teacher"]
 
 
 def test_what_stays_invalid_is_not_written(tmp_path: Path) -> None:

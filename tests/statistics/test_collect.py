@@ -217,6 +217,18 @@ def test_requests_that_make_no_sense() -> None:
             [RecordRequest("dropout", params={"sites": ["head"]})],
             default_taps(t),
         )
+    with pytest.raises(StatisticsError, match="moments needs a reduction"):
+        collect(t, stream(*images()), [RecordRequest("moments", (CONV,))], default_taps(t))
+    with pytest.raises(StatisticsError, match="dropout has no scope per_class"):
+        collect(t, stream(*images()), [RecordRequest("dropout", scope="per_class")], [])
+    with pytest.raises(StatisticsError, match="linear layer or a convolution") as caught:
+        nowhere = RecordRequest("class_similarity", params={"module": "nope"})
+        collect(t, stream(*images()), [nowhere], default_taps(t))
+    assert caught.value.where == "nope"
+    for kind, wrong in (("covariance", {"rank": "x"}), ("quantiles", {"levels": 0.5})):
+        with pytest.raises(StatisticsError, match=f"parameters that {kind} cannot take"):
+            request = RecordRequest(kind, (OUT,), "unit", params=wrong)
+            collect(t, stream(*images()), [request], default_taps(t))
     for params, message in (({"rank": 0}, "at least 1"), ({"temperature": 0.0}, "above 0")):
         kind = "covariance" if "rank" in params else "soft_targets"
         with pytest.raises(StatisticsError, match=message):
@@ -241,7 +253,12 @@ def test_memory_does_not_grow_with_the_samples(kind: str) -> None:
     assert all(size == sizes[0] for size in sizes)
 
 
-def test_convolutional_head_has_no_class_similarity() -> None:
+def test_convolutional_head_has_class_similarity_where_it_is_named() -> None:
     t = teacher(nn.Sequential(nn.Conv2d(1, CLASSES, 6), nn.Flatten()))
-    with pytest.raises(StatisticsError, match="linear last layer"):
+    with pytest.raises(StatisticsError, match="linear layer or a convolution"):
         collect(t, stream(*images()), [RecordRequest("class_similarity")], default_taps(t))
+    named = RecordRequest("class_similarity", params={"module": "0"})
+    ((_, found),) = collect(t, stream(*images()), [named], default_taps(t)).results
+    rows = t.module.get_submodule("0").weight.flatten(1).double()
+    cosines = torch.nn.functional.cosine_similarity(rows[:, None], rows[None], dim=-1)
+    np.testing.assert_allclose(found.arrays["similarity"], cosines.numpy(), atol=1e-12)

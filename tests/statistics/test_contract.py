@@ -49,7 +49,7 @@ def make(kind: str, params: Mapping[str, Any], groups: int = GROUPS) -> Accumula
 
 
 def samples(
-    n: int = 60, positions: int = 2, seed: int = 0, scale: float = 1.0, shift: float = 0.0
+    n: int = 90, positions: int = 2, seed: int = 0, scale: float = 1.0, shift: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """Correlated features float64 `n p f` and groups `n`, every group present."""
     generator = torch.Generator().manual_seed(seed)
@@ -96,7 +96,7 @@ def test_roles_and_counts_agree_with_the_standard(kind: str, params: Mapping[str
     assert any(wanted <= set(result.arrays) for wanted in standard.alternatives)
     assert set(result.arrays) <= set(standard.roles)
     assert set(standard.params) <= set(result.params)
-    assert result.count == ([20, 20, 20] if standard.needs_count else None)
+    assert result.count == ([30, 30, 30] if standard.needs_count else None)
     for role, array in result.arrays.items():
         assert array.ndim == len(standard.roles[role].axes.split())
         assert np.isfinite(array).all()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -85,6 +87,38 @@ def test_a_component_weaker_than_the_residual_is_not_kept() -> None:
     assert torch.equal(factor[0, 1], torch.zeros(5))
     torch.testing.assert_close(factor.square().sum() + 5 * residual.sum(), trace[0])
     torch.testing.assert_close(residual, torch.tensor([0.75], dtype=torch.float64))
+
+
+def test_no_more_components_than_may_be_are_kept() -> None:
+    matrix = torch.diag(torch.tensor([9.0, 4.0, 2.0, 1.0], dtype=torch.float64))
+    pairs = top_eigenpairs(torch.stack([matrix, matrix]), 3)
+    trace = torch.full((2,), 16.0, dtype=torch.float64)
+    factor, residual = split_residual(*pairs, trace, torch.tensor([1, 9]))
+    assert (factor.norm(dim=-1) > 0).tolist() == [[True, False, False], [True, True, True]]
+    torch.testing.assert_close(factor.square().sum((1, 2)) + 4 * residual, trace)
+
+
+@pytest.mark.parametrize("exact_up_to", [4, 64])
+def test_no_sample_can_be_read_from_a_covariance(exact_up_to: int) -> None:
+    """Of 25 samples in 64 dimensions the span of 24 rows would be all of them, up to their mean."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(25, 64, generator=generator, dtype=torch.float64)
+    request = RecordRequest(
+        "covariance", ("x",), "unit", params={"rank": 40, "exact_up_to": exact_up_to}
+    )
+    tap = Tap(id="x", module="", side="input", axes=["f"], shape=[64], linear_in_input=True)
+    found = make_accumulator(request, Context(torch.nn.Identity(), (tap,), 64))
+    found.update(rows.unsqueeze(1), torch.zeros(25, dtype=torch.int64))
+    factor = torch.from_numpy(found.result().arrays["factor"][0])
+    assert len(factor) == 5
+    centered = rows - rows.mean(0)
+    span = torch.linalg.qr(factor.T).Q
+    outside = (centered - centered @ span @ span.T).norm(dim=1) / centered.norm(dim=1)
+    assert float(outside.min()) > 0.5
+    channels = replace(request, reduction="channel")  # there a sample is many observations
+    found = make_accumulator(channels, Context(torch.nn.Identity(), (tap,), 64))
+    found.update(rows.unsqueeze(1), torch.zeros(25, dtype=torch.int64))
+    assert found.result().arrays["factor"].shape == (1, 40, 64)
 
 
 def test_nystrom_is_exact_when_the_rank_fits_the_sketch() -> None:

@@ -106,7 +106,8 @@ def test_degenerate_activations_still_have_an_orthonormal_basis(
         rows = torch.cat([rows, -rows])  # a mean of zero has no direction
     found = spectrum(rows, graph=graph, kept_fraction=0.5, exact_up_to=exact_up_to).arrays
     basis = found["basis"][0]
-    np.testing.assert_allclose(basis @ basis.T, np.eye(6), atol=1e-8)
+    assert len(basis) == min(6, max(1, len(rows) // 5))
+    np.testing.assert_allclose(basis @ basis.T, np.eye(len(basis)), atol=1e-8)
     assert all(np.isfinite(array).all() for array in found.values())
     assert found["residual_energy"][0] == pytest.approx(energy_outside(rows, found), abs=1e-8)
 
@@ -138,7 +139,7 @@ def test_several_taps_are_one_graph(scope: Scope) -> None:
     request = RecordRequest(
         "spectrum", tuple(tap.id for tap in taps), "unit", scope, {"kept_fraction": 0.2}
     )
-    x, labels = images()
+    x, labels = images(200)  # with fewer a class would have fewer rows
     ((_, found),) = collect(net, stream(x, labels), [request], taps).results
     with torch.no_grad(), ActivationTap(net.module, taps) as tap:
         net(x)

@@ -23,6 +23,7 @@ from dfkd_meta.teachers import (
     open_teacher,
     teacher_from_sidecar,
 )
+from dfkd_meta.teachers.foreign import describe_foreign
 from tests.teachers.conftest import image_spec
 
 SPEC = image_spec([3, 32, 32], [0.5] * 3, [0.5] * 3, "bilinear")
@@ -130,6 +131,53 @@ def test_transformers_preprocessing_is_read_where_it_is_plain(tmp_path: Path) ->
         )
     )
     assert open_teacher(tmp_path).inputs == SPEC
+
+
+@pytest.mark.parametrize(
+    ("change", "mean"),
+    [
+        ({"do_normalize": False}, [0.0] * 3),
+        ({"rescale_factor": 1 / 255, "do_rescale": True}, [0.5] * 3),
+        ({"rescale_factor": 1 / 127.5}, None),
+        ({"do_rescale": False}, None),
+        ({"do_center_crop": True}, None),
+        ({"do_flip_channel_order": True}, None),
+    ],
+)
+def test_preprocessing_that_an_input_block_cannot_say_is_not_guessed(
+    change: dict[str, object], mean: list[float] | None, tmp_path: Path
+) -> None:
+    block = {"size": {"height": 32, "width": 32}, "resample": 2}
+    block |= {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, **change}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(block))
+    found = describe_foreign(tmp_path, {"model_type": "vit", "architectures": ["ViT"]})
+    assert found is not None
+    assert (found.inputs and found.inputs.mean) == mean
+
+
+def test_a_timm_teacher_of_gray_images() -> None:
+    settings = {"input_size": [1, 28, 28], "mean": [0.1], "std": [0.3]}
+    found = describe_foreign(Path(), {"architecture": "x", "pretrained_cfg": settings})
+    assert found is not None
+    assert found.inputs is not None
+    assert (found.inputs.color_order, found.inputs.shape) == ("gray", [1, 28, 28])
+
+
+def test_other_weights_beside_a_transformers_model_are_not_its_own(tmp_path: Path) -> None:
+    for name in ("model.safetensors", "model.fp16.safetensors"):
+        (tmp_path / name).touch()
+    config = {"model_type": "vit", "architectures": ["ViT"]}
+    found = describe_foreign(tmp_path, config)
+    assert [path.name for path in found.files] == ["config.json", "model.safetensors"]  # type: ignore[union-attr]
+
+
+def test_a_model_without_a_classifier_is_refused(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="needs the extra [transformers]")
+    transformers_folder(tmp_path, "vit")
+    config = transformers.ViTConfig.from_pretrained(tmp_path)
+    transformers.ViTModel(config).save_pretrained(tmp_path)
+    with pytest.raises(TeacherError, match="would be random"):
+        open_teacher(tmp_path, inputs=SPEC)
 
 
 def timm_folder(folder: Path) -> nn.Module:

@@ -155,9 +155,15 @@ class Overwrites(nn.Module):
         return logits
 
 
-def test_a_tensor_overwritten_in_place_is_refused() -> None:
+def test_a_tensor_overwritten_in_place_has_no_tap_and_is_refused() -> None:
     teacher = make_teacher(Overwrites(), [3])
-    taps = default_taps(teacher)
+    assert [tap.id for tap in default_taps(teacher)] == ["input", "two:input", "output"]
+    taps = [
+        Tap(
+            id="one:output", module="one", side="output", axes=["f"], shape=[3],
+            linear_in_input=True,
+        )
+    ]  # fmt: skip
     with (
         pytest.raises(TeacherError, match="in place") as caught,
         ActivationTap(teacher.module, taps),
@@ -179,6 +185,59 @@ def test_a_missing_or_unreached_module_is_named() -> None:
         ActivationTap(module, [unused]),
     ):
         module(torch.zeros(1, 6))
+
+
+class Windows(nn.Module):
+    """Patches that attend within windows: as many samples as windows, and a table of biases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.mix = nn.Conv2d(1, 6, 2, 2), nn.Linear(6, 6)
+        self.bias, self.head = nn.Linear(2, 6), nn.Linear(6, 4)
+        self.register_buffer("table", torch.randn(1, 7, 7, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        mixed = torch.relu(self.mix(tokens.reshape(-1, 4, 6))).reshape(tokens.shape)
+        logits: Tensor = self.head(mixed.mean(1) + self.bias(self.table).mean((0, 1, 2)))
+        return logits
+
+
+def test_what_has_no_axis_of_samples_has_no_tap() -> None:
+    taps = default_taps(make_teacher(Windows(), [1, 8, 8]))
+    assert [tap.id for tap in taps] == ["input", "patches:output", "head:input", "output"]
+
+
+class Half(nn.Module):
+    """Weights of a coarser type, and inputs brought to it, as models of transformers do."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, 6, 3), nn.Linear(6, 4)
+        self.to(dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.relu(self.conv(x.to(self.conv.weight.dtype)))
+        logits: Tensor = self.head(hidden.mean((2, 3)).to(self.conv.weight.dtype))
+        return logits
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+def test_rounding_does_not_hide_that_a_layer_is_linear_in_the_input(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    taps = default_taps(make_teacher(Half(dtype), [1, 8, 8]))
+    assert [tap.linear_in_input for tap in taps] == [True, True, False, False]
+
+
+def test_volumes() -> None:
+    layers = [nn.Conv3d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 4)]
+    spec = InputSpec(
+        shape=[1, 4, 4, 4], axes=["c", "d", "h", "w"], value_range=[0.0, 1.0], mean=[0.5], std=[0.5]
+    )
+    module = freeze(nn.Sequential(*layers))
+    teacher = Teacher(module, "local", "test", {}, spec, OutputSpec(num_classes=4))
+    axes = [" ".join(tap.axes) for tap in default_taps(teacher)]
+    assert axes == ["c d h w", "c d h w", "f", "f"]
 
 
 class Tokens(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from dfkd_meta.sidecar.checks.evidence import Evidence
 from dfkd_meta.sidecar.issues import pointer, short
@@ -41,20 +41,23 @@ def _axes_agree(evidence: Evidence, path: str, shape: Sequence[int], axes: Seque
 
 
 def _check_inputs(evidence: Evidence, inputs: InputSpec) -> None:
+    if _axes_agree(evidence, "/inputs", inputs.shape, inputs.axes):
+        for code, name, text in disagreements(inputs):
+            evidence.add(code, pointer("inputs", name), text)
+
+
+def disagreements(inputs: InputSpec) -> Iterator[tuple[str, str, str]]:
+    """What does not agree within an input block whose axes do: code, field, text."""
     if inputs.value_range[0] >= inputs.value_range[1]:
-        evidence.add("DM305", "/inputs/value_range", f"{inputs.value_range} is not ascending")
-    if not _axes_agree(evidence, "/inputs", inputs.shape, inputs.axes):
-        return
+        yield "DM305", "value_range", f"{inputs.value_range} is not ascending"
     # A flat input (one axis) is normalized as a whole: its elements are no color channels.
     axis = channel_axis(inputs.axes) if len(inputs.axes) > 1 else None
     channels = 1 if axis is None else inputs.shape[axis]
     for name, values in (("mean", inputs.mean), ("std", inputs.std)):
         if len(values) != channels:
-            text = f"{len(values)} values for {channels} channels"
-            evidence.add("DM303", f"/inputs/{name}", text)
+            yield "DM303", name, f"{len(values)} values for {channels} channels"
     if inputs.color_order is not None and channels != CHANNELS[inputs.color_order]:
-        text = f"{inputs.color_order} with {channels} channels"
-        evidence.add("DM304", "/inputs/color_order", text)
+        yield "DM304", "color_order", f"{inputs.color_order} with {channels} channels"
 
 
 def _check_outer_tap(evidence: Evidence, path: str, tap: Tap) -> None:

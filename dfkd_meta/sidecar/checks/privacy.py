@@ -14,6 +14,7 @@ from dfkd_meta.sidecar.manifest import Privacy, StatisticRecord, Tap
 
 USUAL_FLOOR = 11
 STRENGTH_TOLERANCE = 1e-3
+LEVEL_ROUNDING = 2.0**-23  # levels are float32
 
 
 def check_privacy(evidence: Evidence) -> None:
@@ -101,7 +102,7 @@ def _check_counts(evidence: Evidence, path: str, record: StatisticRecord, floor:
         levels = role_values(evidence, record, "probability")
         if levels is not None:
             tail = float(min(levels.min(), 1 - levels.max())) * min(record.count)
-            if tail < floor * (1 - 1e-6):
+            if tail < floor * (1 - 1e-6) - LEVEL_ROUNDING * min(record.count):
                 text = f"{tail:.3g} samples beyond the outermost level, below {floor:,}"
                 evidence.add("DM409", path + "/tensors/probability", text)
 

@@ -9,6 +9,8 @@ from torch.nn.functional import normalize
 from dfkd_meta.errors import StatisticsError
 from dfkd_meta.statistics.base import Accumulator, Context, RecordRequest, Result, statistics
 
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
 
 def last_linear(module: nn.Module) -> str | None:
     """Module path of the last linear layer in definition order."""
@@ -18,22 +20,30 @@ def last_linear(module: nn.Module) -> str | None:
 
 @statistics.register("class_similarity")
 class ClassSimilarity(Accumulator):
-    """Cosine between the weight rows of the last linear layer; read from the weights.
+    """Cosine between the weight rows of the last layer, one per class; read from the weights.
 
     ``similarity`` `c c`: C_ij = w_i w_j / (|w_i| |w_j|), in [-1, 1], without the min-max rescaling
-    that users of it apply. The parameter ``module`` names the layer; default: the last
-    ``nn.Linear``. Raises StatisticsError when there is none.
+    that users of it apply. The parameter ``module`` names the layer, linear or a convolution
+    (whose kernels are its rows); default: the last ``nn.Linear``. Raises StatisticsError for none.
     Source: Nayak et al. 2019 (ZSKD), section 3.2.
     """
 
     kind = "class_similarity"
 
+    def __init__(self, request: RecordRequest, context: Context) -> None:
+        super().__init__(request, context)
+        path = request.params.get("module") or last_linear(context.module)
+        layer = dict(context.module.named_modules()).get(path)
+        if not isinstance(layer, LAYERS):
+            raise StatisticsError(
+                "class similarity needs a linear layer or a convolution, the last",
+                where=path,
+                hint="the parameter module names it",
+            )
+        self.layer = layer
+
     def result(self) -> Result:
-        path = self.request.params.get("module") or last_linear(self.context.module)
-        layer = self.context.module.get_submodule(path) if path else None
-        if not isinstance(layer, nn.Linear):
-            raise StatisticsError("class similarity needs a linear last layer", where=path)
-        rows = normalize(layer.weight.detach().double(), dim=1)
+        rows = normalize(self.layer.weight.detach().double().flatten(1), dim=1)
         return Result({"similarity": (rows @ rows.T).clamp(-1, 1).cpu().numpy()})
 
     @classmethod

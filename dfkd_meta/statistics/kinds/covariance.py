@@ -8,6 +8,7 @@ from torch import Tensor
 from dfkd_meta.errors import StatisticsError
 from dfkd_meta.statistics.base import Accumulator, Context, RecordRequest, Result, statistics
 from dfkd_meta.statistics.factors import (
+    backed_rows,
     lower_factor,
     nystrom_eigenpairs,
     sketch_matrix,
@@ -28,7 +29,8 @@ class Covariance(Accumulator):
     Roles: ``mean`` `g f` and either ``cholesky`` L `g f f` (Sigma = L L^T; exists for singular
     Sigma too), or with the parameter ``rank``, and always beyond ``exact_up_to`` features,
     ``factor`` F `g k f` and ``residual_variance`` r `g`: Sigma ~ F^T F + r I, trace exact
-    (probabilistic PCA, see ``factors.split_residual``).
+    (probabilistic PCA, see ``factors.split_residual``). Where a sample is one observation, a group
+    has one row for every 5 of its samples at most, and rows of zeros where others have more.
 
     Up to ``exact_up_to`` (1,024) features M2 is exact. Beyond, M2 is kept as its product with a
     seeded orthonormal test matrix of 2 rank + 10 columns, with exact per-feature variances: memory
@@ -61,10 +63,10 @@ class Covariance(Accumulator):
         if self.rank is None:
             arrays["cholesky"] = lower_factor(self.running.moment("covariance"))
         else:
-            params = {"rank": self.rank}
+            factor, arrays["residual_variance"] = self._low_rank(self.rank)
+            arrays["factor"], params = factor, {"rank": factor.shape[1]}
             if self.sketched:
                 params["sketch_size"] = self.test_matrix.shape[1]
-            arrays["factor"], arrays["residual_variance"] = self._low_rank(self.rank)
         return Result(
             {role: tensor.cpu().numpy() for role, tensor in arrays.items()},
             count=self.running.count.tolist(),
@@ -79,7 +81,11 @@ class Covariance(Accumulator):
             covariance = self.running.moment("covariance")
             trace = covariance.diagonal(dim1=-2, dim2=-1).sum(-1)
             pairs = top_eigenpairs(covariance, rank)
-        return split_residual(*pairs, trace)
+        if self.request.reduction == "channel":  # many observations in a sample: rows hold none
+            return split_residual(*pairs, trace)
+        most = backed_rows(self.running.count)
+        factor, residual = split_residual(*pairs, trace, most)
+        return factor[:, : int(most.max())], residual
 
     @classmethod
     def reference(

@@ -18,14 +18,18 @@ from dfkd_meta.statistics.base import (
     Scout,
     statistics,
 )
-from dfkd_meta.statistics.factors import nystrom_eigenpairs, sketch_matrix, top_eigenpairs
+from dfkd_meta.statistics.factors import (
+    backed_rows,
+    nystrom_eigenpairs,
+    sketch_matrix,
+    top_eigenpairs,
+)
 from dfkd_meta.statistics.kinds.covariance import OVERSAMPLING, largest_positive, seen_through
 from dfkd_meta.statistics.observe import feature_count
 from dfkd_meta.statistics.running import Diagonal, Full, Running, Scatter, Sketch
 
 MODES = 10
 RANK = 20
-SAMPLES_PER_ROW = 5  # fewer, and the rows of a factor come close to being the samples
 EXACT_FEATURES = 128  # one scatter per mode: kept whole only where that is small
 KEPT = 2_000  # samples per group that the modes are found from
 KEPT_NUMBERS = 2**27  # of all groups together: 1 GiB in float64
@@ -190,7 +194,7 @@ class Mixture(Accumulator):
 
 def _backed(factor: Tensor, count: Tensor) -> Tensor:
     """The factors `g k f` without the rows that too few samples, `g`, stand behind."""
-    rows = (count // SAMPLES_PER_ROW).clamp(min=1)
+    rows = backed_rows(count)
     factor = factor[:, : int(rows.max())]
     backed = torch.arange(factor.shape[1], device=rows.device) < rows.unsqueeze(1)
     return factor * backed.unsqueeze(-1)

@@ -39,7 +39,7 @@ class Quantiles(Accumulator):
 
     def __init__(self, request: RecordRequest, context: Context) -> None:
         super().__init__(request, context)
-        self.levels = sorted(float(level) for level in request.params.get("levels", LEVELS))
+        self.levels = sorted({float(level) for level in request.params.get("levels", LEVELS)})
         if not self.levels or not 0 < self.levels[0] <= self.levels[-1] < 1:
             raise StatisticsError(
                 f"levels must lie between 0 and 1, got {self.levels}", where=request.id

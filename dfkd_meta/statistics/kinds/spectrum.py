@@ -8,7 +8,13 @@ from torch import Tensor
 
 from dfkd_meta.errors import StatisticsError
 from dfkd_meta.statistics.base import Accumulator, Context, RecordRequest, Result, statistics
-from dfkd_meta.statistics.factors import nystrom_eigenpairs, orient, sketch_matrix, top_eigenpairs
+from dfkd_meta.statistics.factors import (
+    backed_rows,
+    nystrom_eigenpairs,
+    orient,
+    sketch_matrix,
+    top_eigenpairs,
+)
 from dfkd_meta.statistics.kinds.covariance import EXACT_FEATURES, OVERSAMPLING
 from dfkd_meta.statistics.running import Diagonal, Full, Running, Scatter, Sketch
 
@@ -31,7 +37,8 @@ class Spectrum(Accumulator):
     others are the leading eigenvectors of the graph among the directions orthogonal to it. With the
     parameter ``graph`` = ``covariance`` (default) the weight of an edge is the covariance of its
     two units over the samples of the group, with ``correlation`` their correlation.
-    k = ``kept_fraction`` (default 10 %) of f, at least 1; the record states k / f.
+    k = ``kept_fraction`` (default 10 %) of f, at least 1, and where a sample is one observation at
+    most one for every 5 samples of the smallest group; the record states k / f.
 
     What the paper says (Lopes, Fenu & Starner 2017, 'spectral methods', as far as it could be
     read): the graph's adjacency A comes from the connection weights, A = V J V^-1, the spectrum is
@@ -77,7 +84,10 @@ class Spectrum(Accumulator):
     def result(self) -> Result:
         mean, (root, variance) = self.running.mean, self._root()
         nodes = root if self.graph == "covariance" else root * _inverse(variance.sqrt())
-        basis = _leading(nodes, _direction(mean, variance.sum(-1).sqrt()), self.kept)
+        kept = self.kept
+        if self.request.reduction != "channel":  # a basis of as many rows as samples holds them
+            kept = min(kept, int(backed_rows(self.running.count).min()))
+        basis = _leading(nodes, _direction(mean, variance.sum(-1).sqrt()), kept)
         coefficient_mean = (basis @ mean.unsqueeze(-1)).squeeze(-1)
         coefficient_variance = (root @ basis.mT).square().sum(-2)
         # The mean lies within the basis: what is outside is variance only.
@@ -91,7 +101,7 @@ class Spectrum(Accumulator):
         return Result(
             {role: tensor.cpu().numpy() for role, tensor in arrays.items()},
             count=self.running.count.tolist(),
-            params={"graph": self.graph, "kept_fraction": self.kept / self.context.features},
+            params={"graph": self.graph, "kept_fraction": kept / self.context.features},
         )
 
     def _root(self) -> tuple[Tensor, Tensor]:

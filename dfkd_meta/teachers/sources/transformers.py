@@ -27,20 +27,33 @@ def open_transformers(request: SourceRequest) -> nn.Module:
         for path in request.files:
             (Path(folder) / path.name).symlink_to(path.resolve())
         try:
-            module = AutoModelForImageClassification.from_pretrained(
+            module, found = AutoModelForImageClassification.from_pretrained(
                 folder,
                 trust_remote_code=False,
                 use_safetensors=True,
                 local_files_only=True,
+                output_loading_info=True,
             )
         except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise TeacherError(
                 f"transformers cannot load {request.architecture}: {reason}", where=request.where
             ) from error
+    if unfilled := sorted({str(key) for key in (*found["missing_keys"], *_names(found))}):
+        raise TeacherError(
+            f"the file does not hold {unfilled[0]} and {len(unfilled) - 1} more weights of the "
+            "classifier, which would be random",
+            where=request.where,
+            hint="fine-tune the model as an image classifier, and save that",
+        )
     loaded: nn.Module = module
     loaded.register_forward_hook(_logits)
     return loaded
+
+
+def _names(found: dict[str, Any]) -> list[str]:
+    """The weights whose shape in the file is another: names, or names with both shapes."""
+    return [key if isinstance(key, str) else key[0] for key in found["mismatched_keys"]]
 
 
 def _logits(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
