@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import tomllib
 from collections.abc import Mapping, Sequence
+from datetime import date, time
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -91,6 +92,8 @@ def _parse_assignment(text: str) -> dict[str, Any]:
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
+        parsed = value
+    if isinstance(parsed, (date, time)):  # no option is one; texts may look like one
         parsed = value
     *tables, name = key.strip().split(".")
     nested: dict[str, Any] = {name: parsed}

@@ -50,6 +50,11 @@ def test_configuration_layers_file_then_assignments_then_override(tmp_path: Path
     assert loaded == Outer(name="flag", steps=7, inner=Inner(rate=0.25))
 
 
+def test_a_text_that_looks_like_a_date_is_a_text() -> None:
+    for text in ("2026-01-02T03:04:05Z", "2026-01-02", "03:04:05"):
+        assert load_config(Outer, assignments=[f"name={text}"]).name == text
+
+
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
