@@ -66,10 +66,9 @@ def command(
         from dfkd_meta.consumer.budget import seconds_of
         from dfkd_meta.consumer.distill import distill
         from dfkd_meta.consumer.pipeline import DistillConfig
-        from dfkd_meta.consumer.results import describe, save_run
+        from dfkd_meta.consumer.results import save_run
         from dfkd_meta.data import open_data
-        from dfkd_meta.errors import UsageError
-        from dfkd_meta.folders import real_path, require_free
+        from dfkd_meta.folders import require_free
         from dfkd_meta.hub import hide_bars, resolve_source
 
         named = {"student": student, "method": method, "seed": seed}
@@ -80,7 +79,8 @@ def command(
             override={key: value for key, value in named.items() if value is not None},
         )
         seconds = None if budget is None else seconds_of(budget)
-        require_free(out, overwrite=overwrite)
+        needed = (where, eval_data, config, settings.options.get("data"))
+        require_free(out, overwrite=overwrite, needed=needed, beside=".unfinished.tmp")
         evaluation = open_data(eval_data, split="test") if eval_data else None
         progress = TerminalProgress(quiet)
         if unfinished(out).exists() and not resume:
@@ -88,8 +88,6 @@ def command(
         if quiet or as_json or not sys.stderr.isatty():
             hide_bars()
         pulled = resolve_source(where, token=token, progress=progress)
-        if real_path(out) == real_path(pulled.folder):
-            raise UsageError("the output folder is that of the teacher", where=str(out))
         run = distill(
             pulled,
             settings,
@@ -102,9 +100,8 @@ def command(
             progress=progress,
         )
         progress.step(f"saving to {out}")
-        save_run(run, out)
+        facts = save_run(run, out)
         unfinished(out).unlink(missing_ok=True)
-        facts = describe(run)
         if as_json:
             print_json(facts)
         else:

@@ -64,7 +64,8 @@ def command(
         )
         opened = open_for_export(teacher, weights, settings).to(pick_device(device))
         if real_path(out) not in {path.resolve().parent for path in opened.files}:
-            require_free(out, overwrite=overwrite)
+            needed = (teacher, weights, data, eval_data, config)
+            require_free(out, overwrite=overwrite, needed=needed)
         dataset = open_data(data, split="train")
         evaluation = open_data(eval_data, split="test") if eval_data else None
         start = perf_counter()

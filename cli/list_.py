@@ -21,6 +21,10 @@ def command(
             "--for", help="A folder with teacher and sidecar: which methods run, and their terms."
         ),
     ] = None,
+    factory: Annotated[
+        str | None,
+        typer.Option(help="Your own module:function, with --for a teacher that is not built in."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List methods (with their source and needs), architectures, statistics or losses.
@@ -32,7 +36,7 @@ def command(
             from dfkd_meta.errors import UsageError
 
             raise UsageError("--for belongs to 'list methods'")
-        rows = _rows(what) if published is None else _components(published)
+        rows = _rows(what) if published is None else _components(published, factory)
         if as_json:
             print_json(rows)
         else:
@@ -81,14 +85,15 @@ def _summary(what: str, name: str, entry: object) -> dict[str, str]:
 COLUMNS = ("adv", "bn", "oh", "balance", "act", "cr", "generator")
 
 
-def _components(published: Path) -> list[dict[str, Any]]:
+def _components(published: Path, factory: str | None) -> list[dict[str, Any]]:
     """The component table of the CMI benchmark, read from the recipes for one teacher."""
     from dfkd_meta.consumer.pipeline import component_table
     from dfkd_meta.sidecar import read_sidecar
     from dfkd_meta.teachers import teacher_from_sidecar
 
     sidecar = read_sidecar(published)
-    table = component_table(teacher_from_sidecar(published, sidecar), sidecar)
+    teacher = teacher_from_sidecar(published, sidecar, factory=factory)
+    table = component_table(teacher, sidecar)
     return [
         {
             "method": row.method,

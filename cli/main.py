@@ -30,6 +30,8 @@ VERBS = [
     "list",
 ]
 
+NO_MEMORY = "there is not enough memory for this; smaller batches need less"
+
 app = typer.Typer(
     name="dfkd-meta",
     help="Activation statistics beside a teacher, and students distilled from them without data.",
@@ -72,7 +74,11 @@ def main() -> None:
     try:
         app()
     except MemoryError:
-        _refused("there is not enough memory for this")
+        _refused(NO_MEMORY)
+    except RuntimeError as error:  # torch's own kinds of it, on CPUs and on GPUs
+        if "can't allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError":
+            _refused(NO_MEMORY)
+        raise
     except OSError as error:  # a full disk, a closed output: nothing a library call could foresee
         _refused(f"the system refused: {error.strerror or error}")
 

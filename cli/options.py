@@ -39,4 +39,6 @@ def pick_device(name: str) -> Any:
         raise UsageError(f"device {name!r} is not supported", hint="cpu, cuda, cuda:0 or auto")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError("this machine offers torch no CUDA device", hint="use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        raise UsageError(f"there is no device {name!r}", hint=f"cuda:0 to cuda:{count - 1}")
     return device

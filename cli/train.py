@@ -50,13 +50,18 @@ def command(
         settings = load_config(
             TrainConfig, file=config, assignments=assignments or (), override=override
         )
-        require_free(out, overwrite=overwrite)
+        require_free(out, overwrite=overwrite, needed=(data, eval_data, config))
         dataset = open_data(data, split="train")
         evaluation = open_data(eval_data, split="test") if eval_data else None
         progress = TerminalProgress(quiet)
         progress.step(f"training {architecture} on {len(dataset):,} samples of {dataset.name}")
         net = train_network(
-            architecture, dataset, settings, device=pick_device(device), progress=progress
+            architecture,
+            dataset,
+            settings,
+            device=pick_device(device),
+            evaluation=evaluation,
+            progress=progress,
         )
         with new_folder(out) as folder:
             save_model(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,22 +10,35 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def shift_each(images: Tensor, reach: int, generator: torch.Generator) -> Tensor:
-    """Move every image by its own offset, uniform in [-reach, reach] along both axes.
+def shift_each(images: Tensor, reach: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Move every image by its own offset, uniform in [-reach, reach] down and to the right.
 
     images `n c h w`; the border is repeated outwards. Other shapes are returned as they are.
     """
-    if reach == 0 or images.dim() != 4:
+    if not any(reach) or images.dim() != 4:
         return images
     count, _, height, width = images.shape
-    padded = F.pad(images, (reach,) * 4, mode="replicate")
-    offset = torch.randint(0, 2 * reach + 1, (2, count), generator=generator).to(images.device)
-    rows = offset[0, :, None] + torch.arange(height, device=images.device)
-    columns = offset[1, :, None] + torch.arange(width, device=images.device)
+    padded = F.pad(images, (reach[1], reach[1], reach[0], reach[0]), mode="replicate")
+    down, right = (
+        torch.randint(0, 2 * most + 1, (count, 1), generator=generator).to(images.device)
+        for most in reach
+    )
+    rows = down + torch.arange(height, device=images.device)
+    columns = right + torch.arange(width, device=images.device)
     sample = torch.arange(count, device=images.device)[:, None, None]
     return padded.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]].permute(
         0, 3, 1, 2
     )
+
+
+def reach_of(shape: Sequence[int], share: float) -> tuple[int, int]:
+    """By how many pixels ``share`` of its size moves an image `... h w`, down and to the right.
+
+    Other shapes than `c h w` and `n c h w` do not move.
+    """
+    if len(shape) < 3:
+        return 0, 0
+    return round(share * shape[-2]), round(share * shape[-1])
 
 
 def roll_batch(images: Tensor, reach: int, generator: torch.Generator) -> Tensor:

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from datetime import date, time
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -56,9 +56,23 @@ def make_config(model: type[C], values: Mapping[str, Any]) -> C:
         if first["type"] == "extra_forbidden":
             raise UsageError(
                 f"there is no option {key!r}",
-                hint="known: " + ", ".join(sorted(model.model_fields)),
+                hint="known: " + ", ".join(sorted(model_at(model, first["loc"][:-1]).model_fields)),
             ) from error
         raise UsageError(f"option {key!r}: {first['msg']}, got {first['input']!r}") from error
+
+
+def model_at(model: type[BaseModel], place: tuple[int | str, ...]) -> type[BaseModel]:
+    """The model within ``model`` that the keys of ``place`` lead to."""
+    for part in place:
+        field = model.model_fields.get(str(part))
+        model = _model_in(field.annotation) or model if field else model
+    return model
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
 
 
 def _defaults(model: type[Config]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from dfkd_meta.errors import DfkdMetaError, UsageError
@@ -23,30 +23,45 @@ def real_path(path: Path) -> Path:
 
 
 def require_free(
-    out: Path, *, overwrite: bool = False, hint: str = "choose another --out, or --overwrite"
+    out: Path,
+    *,
+    overwrite: bool = False,
+    needed: Iterable[Path | str | None] = (),
+    beside: str = "",
+    hint: str = "choose another --out, or --overwrite",
 ) -> None:
     """Refuse, before any work is done, an output folder that cannot become one.
 
     Raises UsageError when ``out`` is something else than a folder, a non-empty folder without
-    ``overwrite``, the current folder or one above it, or lies where no folder can be made.
+    ``overwrite``, the current folder or one above it, holds one of the files or folders ``needed``
+    for the work, lies where no folder can be made, or has a name to which ``beside`` (what the
+    name of a file beside it will end in) cannot be added.
     """
     place = real_path(out)
     try:
-        there = place.exists()  # raises for a name too long
+        for longer in (place, place.with_name(place.name + beside)):
+            with suppress(FileNotFoundError):  # but not that a name is too long
+                longer.stat()
+        there = place.exists()
         if there and not place.is_dir():
             raise UsageError("the output folder is a file", where=str(out))
         if there and not overwrite and any(place.iterdir()):
-            raise UsageError(
-                "the output folder is not empty",
-                where=str(out),
-                hint=hint,
-            )
+            raise UsageError("the output folder is not empty", where=str(out), hint=hint)
         if Path.cwd().is_relative_to(place):
             raise UsageError(
                 "the output folder would replace the folder you are in",
                 where=str(out),
                 hint="name a folder inside it, or one elsewhere",
             )
+        for name in needed:
+            if name is not None and os.path.exists(name) and _within(Path(name), place):
+                raise UsageError(
+                    f"the output folder would replace what is needed: {name}",
+                    where=str(out),
+                    hint="choose another --out",
+                )
+        with _scratch_for(place):
+            pass
     except OSError as error:
         raise _unwritable(error, out) from error
 
@@ -59,24 +74,38 @@ def new_folder(out: Path) -> Iterator[Path]:
     as it was. Raises UsageError where no folder can be made, DfkdMetaError when writing fails.
     """
     place = real_path(out)
+    with ExitStack() as stack:
+        try:
+            scratch = stack.enter_context(_scratch_for(place))
+        except OSError as error:
+            raise _unwritable(error, out) from error
+        try:
+            yield scratch
+            scratch.chmod(0o755)
+            _swap(scratch, place)
+        except OSError as error:  # a full disk, above all
+            reason = error.strerror or error
+            raise DfkdMetaError(f"cannot write: {reason}", where=str(out)) from error
+
+
+@contextmanager
+def _scratch_for(place: Path) -> Iterator[Path]:
+    """A folder beside ``place``, gone afterwards with every folder made above it that is empty."""
     made: list[Path] = []
     try:
         _make(place.parent, made)
         # The name is short, so that a name which the file system takes is never made too long.
         scratch = Path(tempfile.mkdtemp(prefix=".dfkd-meta.", dir=place.parent))
-    except OSError as error:
-        _remove(made)
-        raise _unwritable(error, out) from error
-    try:
-        yield scratch
-        scratch.chmod(0o755)
-        _swap(scratch, place)
-        made.clear()
-    except OSError as error:  # a full disk, above all
-        raise DfkdMetaError(f"cannot write: {error.strerror or error}", where=str(out)) from error
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
         _remove(made)
+
+
+def _within(path: Path, folder: Path) -> bool:
+    return real_path(path).is_relative_to(folder)
 
 
 def _make(folder: Path, made: list[Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -24,7 +25,8 @@ def settle(precision: Precision, device: torch.device) -> Settled:
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.get_device_capability(device)[0] >= 8 else "float32"
     if device.type == "cpu":
-        able = torch.cpu.get_capabilities()
+        # Older versions of torch cannot tell, and take what is right everywhere.
+        able: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
         return "bfloat16" if any(able.get(name) for name in FAST_ON_CPU) else "float32"
     return "float32"
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dfkd_meta.augmentation import draw_blend, draw_paste, roll_batch, shift_each
+from dfkd_meta.augmentation import draw_blend, draw_paste, reach_of, roll_batch, shift_each
 from dfkd_meta.batches import Pool, SyntheticBatch, concatenate, shuffled
 
 
@@ -80,7 +80,7 @@ def test_concatenating_keeps_labels_only_when_all_have_them() -> None:
 def test_shifting_moves_each_image_by_whole_pixels() -> None:
     image = torch.zeros(1, 1, 9, 9)
     image[0, 0, 4, 4] = 1
-    moved = shift_each(image.expand(64, -1, -1, -1), 2, seeded())
+    moved = shift_each(image.expand(64, -1, -1, -1), (2, 2), seeded())
     assert moved.sum().item() == 64
     places = moved.flatten(1).argmax(1)
     assert len(places.unique()) > 10
@@ -88,11 +88,21 @@ def test_shifting_moves_each_image_by_whole_pixels() -> None:
     assert (places % 9 - 4).abs().max() == 2
 
 
+def test_each_axis_moves_by_its_own_share() -> None:
+    assert reach_of([3, 8, 256], 1 / 16) == reach_of([9, 3, 8, 256], 1 / 16) == (0, 16)
+    assert reach_of([64], 1 / 16) == (0, 0)
+    image = torch.zeros(1, 1, 9, 9)
+    image[0, 0, 4, 4] = 1
+    places = shift_each(image.expand(64, -1, -1, -1), (1, 3), seeded()).flatten(1).argmax(1)
+    assert (places // 9 - 4).abs().max() == 1
+    assert (places % 9 - 4).abs().max() == 3
+
+
 def test_augmentation_leaves_flat_inputs_and_zero_reach_alone() -> None:
     flat, image = torch.rand(3, 5), torch.rand(3, 1, 4, 4)
-    assert shift_each(flat, 2, seeded()) is flat
+    assert shift_each(flat, (2, 2), seeded()) is flat
     assert roll_batch(flat, 2, seeded()) is flat
-    assert shift_each(image, 0, seeded()) is image
+    assert shift_each(image, (0, 0), seeded()) is image
 
 
 def test_mixing_blends_the_first_share_of_inputs_and_labels_alike() -> None:
@@ -132,7 +142,7 @@ def test_pasting_gives_the_last_share_a_rectangle_of_another_image() -> None:
 
 def test_augmentation_repeats_under_one_seed() -> None:
     images = torch.rand(8, 1, 6, 6)
-    assert torch.equal(shift_each(images, 2, seeded()), shift_each(images, 2, seeded()))
+    assert torch.equal(shift_each(images, (2, 2), seeded()), shift_each(images, (2, 2), seeded()))
     one, two = draw_blend(8, 1.0, seeded()), draw_blend(8, 1.0, seeded())
     assert one is not None
     assert two is not None

@@ -119,6 +119,30 @@ def test_an_output_that_cannot_become_a_folder_is_refused(
             require_free(bad, overwrite=True)
 
 
+def test_an_output_below_a_file_or_with_too_long_a_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("x")
+    for bad in (tmp_path / "f" / "x", tmp_path / "f" / "x" / "y"):
+        with pytest.raises(UsageError, match="cannot write there"):
+            require_free(bad)
+    require_free(tmp_path / "x" / "y")
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+    require_free(tmp_path / ("x" * 250))
+    with pytest.raises(UsageError, match="cannot write there"):
+        require_free(tmp_path / ("x" * 250), beside=".unfinished")
+
+
+def test_an_output_that_holds_what_is_needed_is_refused(tmp_path: Path) -> None:
+    data = tmp_path / "project" / "data.npz"
+    data.parent.mkdir()
+    data.write_bytes(b"")
+    (tmp_path / "link").symlink_to(data.parent)
+    for out in (data.parent, tmp_path / "link", tmp_path):
+        with pytest.raises(UsageError, match=r"would replace what is needed: .*data\.npz"):
+            require_free(out, overwrite=True, needed=(None, "digits", str(data)))
+    require_free(data.parent, overwrite=True, needed=(None, "digits", tmp_path / "elsewhere"))
+    require_free(data.parent / "out", needed=(data,))
+
+
 def test_a_failed_folder_leaves_no_parents_and_a_link_is_followed(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), new_folder(tmp_path / "a" / "b"):
         raise RuntimeError

@@ -31,10 +31,15 @@ CPU = torch.device("cpu")
 def test_auto_is_bfloat16_where_the_processor_has_instructions_for_it(
     able: dict[str, Any], settled: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
     assert settle("auto", CPU) == settled
     assert settle("float32", CPU) == "float32"
     assert settle("bfloat16", CPU) == "bfloat16"
+
+
+def test_an_older_torch_that_cannot_tell_takes_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert settle("auto", CPU) == "float32"
 
 
 def test_layers_compute_in_the_precision_and_weights_stay_as_they_are() -> None:

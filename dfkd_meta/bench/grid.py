@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 from pydantic import (
-    BaseModel,
     Field,
     PositiveFloat,
     PositiveInt,
@@ -15,7 +14,7 @@ from pydantic import (
     ValidationError,
 )
 
-from dfkd_meta.config import Config, load_config
+from dfkd_meta.config import Config, load_config, model_at
 from dfkd_meta.errors import UsageError
 from dfkd_meta.precision import Precision
 from dfkd_meta.producer.config import Profile
@@ -243,21 +242,6 @@ def _refused(error: ValidationError, file: Path) -> UsageError:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        known = ", ".join(sorted(_model_at(first["loc"][:-1]).model_fields))
+        known = ", ".join(sorted(model_at(Grid, first["loc"][:-1]).model_fields))
         return UsageError(f"there is no key {key!r}", where=str(file), hint=f"known: {known}")
     return UsageError(f"key {key!r}: {first['msg']}, got {first['input']!r}", where=str(file))
-
-
-def _model_at(place: tuple[int | str, ...]) -> type[BaseModel]:
-    """The configuration model that the keys of ``place`` lead to."""
-    model: type[BaseModel] = Grid
-    for part in place:
-        field = model.model_fields.get(str(part))
-        model = _model_in(field.annotation) or model if field else model
-    return model
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)

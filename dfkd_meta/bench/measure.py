@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from dfkd_meta.batches import SyntheticBatch
 from dfkd_meta.bench.curve import Curve
 from dfkd_meta.bench.journal import write_whole
 from dfkd_meta.bench.tasks import CellTask
@@ -22,13 +21,11 @@ from dfkd_meta.consumer.budget import plan_budget
 from dfkd_meta.consumer.pipeline import DistillConfig
 from dfkd_meta.consumer.run import run_method
 from dfkd_meta.data import open_data
-from dfkd_meta.distillation.evaluation import accuracy, agreement
+from dfkd_meta.distillation.evaluation import accuracy, agreement, require_evaluable, some_of
 from dfkd_meta.precision import settle
 from dfkd_meta.sidecar import MANIFEST_FILE, Sidecar, read_sidecar, sha256_file
 from dfkd_meta.sidecar.checks.privacy import describes_input, is_detailed
 from dfkd_meta.teachers import Teacher, teacher_from_sidecar
-
-AGREEMENT_IMAGES = 10_000
 
 
 def run_cell(task: CellTask, device: torch.device) -> dict[str, Any]:
@@ -41,10 +38,11 @@ def run_cell(task: CellTask, device: torch.device) -> dict[str, Any]:
     sidecar = read_sidecar(folder)
     digest = sha256_file(folder / MANIFEST_FILE)
     teacher = teacher_from_sidecar(folder, sidecar, factory=task.factory).to(device)
+    test = open_data(task.test, split="test")
+    require_evaluable(test, teacher.inputs, teacher.outputs.num_classes)
     config, planning = _planned(task, teacher, sidecar, device)
     # Named after the manifest: a checkpoint of a teacher that was made again since is left alone.
     checkpoint = Path(task.place) / f"{digest[:16]}.checkpoint"
-    test = open_data(task.test, split="test")
     curve = Curve(task.curve, Path(task.place) / "curve.json", test, teacher.inputs)
     outcome = run_method(
         teacher, sidecar, config, device, checkpoint=checkpoint, resume=True, watch=curve
@@ -73,11 +71,12 @@ def run_cell(task: CellTask, device: torch.device) -> dict[str, Any]:
             "images": config.images,
             "turn": config.turn,
             "steps": config.training.steps,
+            "batch_size": config.options.get("batch_size"),
         },
         "result": {
             "accuracy": accuracy(module, test, teacher.inputs),
             "evaluated_on": f"{test.name} ({test.split}), {len(test)} samples",
-            "agreement_on_inputs": _agreement(outcome.pool, teacher, module),
+            "agreement_on_inputs": agreement(module, teacher, some_of(outcome.pool.images)),
             "images": outcome.images,
             "student_steps": outcome.student_steps,
             "curve": curve.found,
@@ -132,13 +131,6 @@ def _planned(
     spent = time.process_time() - started
     write_whole(plan, json.dumps({"config": config.model_dump(mode="json"), "cpu_seconds": spent}))
     return config, spent
-
-
-def _agreement(pool: SyntheticBatch, teacher: Teacher, module: torch.nn.Module) -> float:
-    """The share of the inputs the student saw (of many, some) that both call by the same name."""
-    count = min(len(pool), AGREEMENT_IMAGES)
-    spread = torch.linspace(0, len(pool) - 1, count).long()
-    return agreement(module, teacher, pool.images[spread])
 
 
 def _machine(device: torch.device) -> dict[str, Any]:

@@ -182,6 +182,8 @@ def _record(job: Job, answer: Answer) -> Record:
     if counts:
         config["images"], config["turn"] = counts["images"], counts["turn"]
         config["training"]["steps"] = counts["steps"]
+        if counts.get("batch_size") is not None:  # a budget may make batches smaller
+            config["options"]["batch_size"] = counts["batch_size"]
     return {
         **facts,
         "key": job.key,

@@ -138,15 +138,6 @@ def _require_a_start(name: str, recipe: Recipe, costs: Costs, seconds: float) ->
         )
 
 
-def predicted_seconds(recipe: Recipe, costs: Costs, images: int | None, steps: int) -> float:
-    """How long a run with these counts takes."""
-    if recipe.rounds is not None:
-        batches: float = recipe.rounds.warm_up - (-steps // recipe.rounds.student_steps)
-    else:
-        batches = 0 if recipe.given is not None else (images or recipe.images) / recipe.batch_size
-    return batches * costs.batch + steps * costs.step
-
-
 def clock_of(device: torch.device, *, wall: bool = False) -> Clock:
     """What a second on ``device`` is: of this process's CPU time, or of a GPU that has finished.
 

@@ -13,7 +13,7 @@ from dfkd_meta.consumer.pipeline import DistillConfig
 from dfkd_meta.consumer.run import Outcome, run_method
 from dfkd_meta.data import Dataset
 from dfkd_meta.distillation.config import TrainingConfig
-from dfkd_meta.distillation.evaluation import accuracy, agreement, require_evaluable
+from dfkd_meta.distillation.evaluation import accuracy, agreement, require_evaluable, some_of
 from dfkd_meta.errors import UsageError
 from dfkd_meta.hub import PulledSidecar
 from dfkd_meta.precision import settle
@@ -26,8 +26,9 @@ from dfkd_meta.teachers import Teacher, teacher_from_sidecar
 class DistillRun:
     """A finished run: what went in and what came out.
 
-    ``agreement`` is the fraction of the inputs kept on which student and teacher name the same
-    class; ``accuracy`` the student's top-1 accuracy on the evaluation data, if any was named.
+    ``agreement`` is the fraction of the inputs kept (of many, of 10,000) on which student and
+    teacher name the same class; ``accuracy`` the student's top-1 accuracy on the evaluation data,
+    if any was named.
     """
 
     pulled: PulledSidecar
@@ -100,7 +101,7 @@ def distill(
         config=config,
         device=device,
         outcome=outcome,
-        agreement=agreement(module, teacher, outcome.pool.images),
+        agreement=agreement(module, teacher, some_of(outcome.pool.images)),
         accuracy=score,
         evaluated_on=place,
     )

@@ -2,26 +2,51 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
+from torch import nn
+
+from dfkd_meta.batches import SyntheticBatch
 from dfkd_meta.checkpoint import State, load_state, save_state
 from dfkd_meta.consumer.pipeline import DistillConfig
 from dfkd_meta.errors import UsageError
 from dfkd_meta.sidecar import MANIFEST_FILE, Sidecar, sha256_file
 
+WHAT = {
+    "config": "other settings",
+    "sidecar": "another sidecar",
+    "student": "a student of another shape",
+    "given": "other data",
+    "version": "another version of dfkd-meta",
+}
 SAVE_EVERY = 30.0  # seconds between checkpoints; what is lost by a kill is made again, identically
 
 
 class Checkpoint:
-    """The file of one run: its state, and of which settings and sidecar it is."""
+    """The file of one run: its state, and what it is a run of.
 
-    def __init__(self, path: Path, sidecar: Sidecar, config: DistillConfig) -> None:
+    That are settings, sidecar, the student's shape, inputs that were given, and the version.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        sidecar: Sidecar,
+        config: DistillConfig,
+        student: nn.Module,
+        given: SyntheticBatch | None,
+    ) -> None:
         self.path = path
         self.of = {
             "config": config.model_dump(mode="json"),
             "sidecar": sha256_file(sidecar.folder / MANIFEST_FILE),
+            "student": {name: list(t.shape) for name, t in student.state_dict().items()},
+            "given": None if given is None else _digest(given),
+            "version": version("dfkd-meta"),
         }
         self.saved_at = time.monotonic()
 
@@ -39,19 +64,30 @@ class Checkpoint:
     def restore(self, load: Callable[[State], None]) -> bool:
         """Hand over the saved state; whether there was one.
 
-        Raises UsageError when the file is damaged, or of other settings or another sidecar.
+        Raises UsageError when the file is damaged, or of another run.
         """
         if not self.path.exists():
             return False
         saved = load_state(self.path)
-        if saved.get("of") != self.of:
+        of = saved.get("of")
+        before = of if isinstance(of, dict) else {}
+        others = [WHAT[name] for name in WHAT if before.get(name) != self.of[name]]
+        if others:
             raise UsageError(
-                "the interrupted run had other settings or another sidecar",
+                f"the interrupted run had {' and '.join(others)}",
                 where=str(self.path),
                 hint="repeat its settings, or delete the file to start afresh",
             )
         load(saved["run"])
         return True
+
+
+def _digest(batch: SyntheticBatch) -> str:
+    tensors = [batch.images] if batch.labels is None else [batch.images, batch.labels]
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def interrupted_config(path: Path) -> DistillConfig:

@@ -12,7 +12,8 @@ from dfkd_meta.config import Config
 from dfkd_meta.distillation.config import TrainingConfig
 from dfkd_meta.distillation.losses import losses
 from dfkd_meta.distillation.students import Student, build_student
-from dfkd_meta.errors import MethodError
+from dfkd_meta.distillation.training import named_losses
+from dfkd_meta.errors import MethodError, UsageError
 from dfkd_meta.precision import Precision
 from dfkd_meta.seeding import generator_for
 from dfkd_meta.sidecar import Sidecar
@@ -67,15 +68,37 @@ def student_of(config: DistillConfig, teacher: Teacher, *, seed: int) -> Student
 def make_recipe(
     teacher: Teacher, sidecar: Sidecar, config: DistillConfig, device: torch.device
 ) -> Recipe:
-    """The recipe of ``config.method``. Raises MethodError (needs) or UsageError (options)."""
+    """The recipe of ``config.method``. Raises MethodError (needs), UsageError (options, losses)."""
     context = MethodContext(teacher, sidecar, device, generator_for(config.seed, "weights"))
     weights = {name: term.weight for name, term in config.terms.items()}
     recipe = methods.get(config.method).recipe(context, config.options).reweighted(weights)
-    if config.turn is not None and recipe.rounds is not None:
-        recipe = replace(recipe, rounds=replace(recipe.rounds, student_steps=config.turn))
-    if config.images is not None and recipe.given is None:
-        recipe = replace(recipe, images=config.images)
-    return recipe
+    notes = []
+    if config.turn is not None:
+        if recipe.rounds is not None:
+            recipe = replace(recipe, rounds=replace(recipe.rounds, student_steps=config.turn))
+        else:
+            notes.append(f"turn={config.turn} means nothing here: inputs come before the student")
+    if config.images is not None:
+        if recipe.rounds is None and recipe.given is None:
+            recipe = replace(recipe, images=config.images)
+        else:
+            why = "inputs and student take turns" if recipe.rounds else "they are given"
+            notes.append(f"images={config.images} means nothing here: {why}")
+    if partial := sidecar.partial:
+        notes.append(f"not used, of some classes only: {', '.join(r.id for r in partial)}")
+    _check_labels(config, recipe)
+    return replace(recipe, notes=(*recipe.notes, *notes))
+
+
+def _check_labels(config: DistillConfig, recipe: Recipe) -> None:
+    """Raise UsageError for a loss that needs labels where the inputs will have none."""
+    labeled = recipe.labeled if recipe.given is None else recipe.given.labels is not None
+    for name, weight in named_losses(config.training, recipe.student_losses).items():
+        if weight and not labeled and losses.get(name).needs_labels:
+            raise UsageError(
+                f"the loss {name!r} needs labels, and {config.method!r} makes inputs without",
+                hint="leave it out, or take a method whose inputs have labels, such as recorded",
+            )
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import platform
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from dfkd_meta.consumer.distill import DistillRun
 from dfkd_meta.folders import new_folder
@@ -23,13 +26,13 @@ from dfkd_meta.tensor_files import write_tensors
 GRID_IMAGES = 100
 
 
-def save_run(run: DistillRun, out: Path) -> None:
-    """Write the run into ``out``, whole or not at all.
+def save_run(run: DistillRun, out: Path) -> dict[str, Any]:
+    """Write the run into ``out``, whole or not at all, and return the content of ``run.json``.
 
     ``model.safetensors`` and ``config.json`` are the plain student; ``README.md`` its model card;
     ``run.json`` everything needed to repeat the run; ``synthetic.safetensors`` the inputs
-    (float16 `n ...`, raw values as data have them, so that any command can read them as data) and
-    labels; ``synthetic.png`` some of them.
+    (raw values `n ...` as data have them, so that any command can read them as data; float16 where
+    that can hold them, else float32) and labels; ``synthetic.png`` some of them.
     """
     facts = describe(run)
     with new_folder(out) as folder:
@@ -48,6 +51,7 @@ def save_run(run: DistillRun, out: Path) -> None:
         card = student_card(_card_facts(run, facts, out.name))
         (folder / "README.md").write_text(card, encoding="utf-8")
         _save_inputs(run, folder)
+    return facts
 
 
 def describe(run: DistillRun) -> dict[str, Any]:
@@ -97,7 +101,7 @@ def repeat_command(run: DistillRun) -> str:
     if run.pulled.repo_id is not None:
         where = f"{run.pulled.repo_id}@{run.pulled.commit}"
     settings = _flatten(run.config.model_dump(mode="json", exclude_defaults=True))
-    words = ["dfkd-meta", "distill", where, "--out", "student"]
+    words = ["dfkd-meta", "distill", where, "--out", "student", "--device", run.device.type]
     if run.teacher.factory is not None:
         words += ["--factory", run.teacher.factory]
     for key, value in settings.items():
@@ -146,7 +150,7 @@ def _card_facts(run: DistillRun, facts: dict[str, Any], name: str) -> StudentFac
 def _save_inputs(run: DistillRun, folder: Path) -> None:
     pool = run.outcome.pool
     raw = denormalize(pool.images, run.teacher.inputs)
-    tensors = {"images": raw.half().contiguous()}
+    tensors = {"images": _smallest(raw, run.teacher.inputs.value_range).contiguous()}
     if pool.labels is not None:
         tensors["labels"] = pool.labels.contiguous()
     write_tensors(folder / "synthetic.safetensors", tensors)
@@ -158,3 +162,15 @@ def _save_inputs(run: DistillRun, folder: Path) -> None:
     picture = grid_png(chosen.images[order], run.teacher.inputs)
     if picture is not None:
         (folder / "synthetic.png").write_bytes(picture)
+
+
+def _smallest(raw: Tensor, value_range: Sequence[float]) -> Tensor:
+    """Raw values in float16, none of them rounded out of the range; float32 where that is wide."""
+    if max(map(abs, value_range)) > torch.finfo(torch.float16).max:
+        return raw
+    low, high = (np.float16(end) for end in value_range)
+    if float(low) < value_range[0]:
+        low = np.nextafter(low, high)
+    if float(high) > value_range[1]:
+        high = np.nextafter(high, low)
+    return raw.half().clamp(float(low), float(high))

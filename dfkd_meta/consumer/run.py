@@ -77,7 +77,9 @@ def run_method(
     recipe = make_recipe(teacher, sidecar, config, device)
     run = Distillation(teacher, recipe, config, device)
     progress = progress or Silent()
-    saved = None if checkpoint is None else Checkpoint(checkpoint, sidecar, config)
+    saved = None
+    if checkpoint is not None:
+        saved = Checkpoint(checkpoint, sidecar, config, run.student.module, recipe.given)
     if resume and saved is not None and saved.restore(run.load_state):
         progress.step(
             f"resumed after {run.synthesizer.made} batches, {run.trainer.steps_done} student steps"

@@ -16,6 +16,8 @@ from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.sidecar.manifest import InputSpec
 from dfkd_meta.teachers import Teacher
 
+COMPARED = 10_000  # inputs that two networks are compared on where there are more
+
 
 def require_evaluable(dataset: Dataset, inputs: InputSpec, num_classes: int) -> None:
     """Raise the DataError of ``accuracy`` before the model is made: labels, classes, one sample."""
@@ -61,6 +63,13 @@ def class_counts(
     labels = torch.from_numpy(known)
     right = labels[torch.cat(found) == labels]
     return torch.bincount(right, minlength=classes), torch.bincount(labels, minlength=classes)
+
+
+def some_of(images: Tensor, most: int = COMPARED) -> Tensor:
+    """Images `n ...`, or ``most`` of them, evenly spread, where there are more."""
+    if len(images) <= most:
+        return images
+    return images[torch.linspace(0, len(images) - 1, most).long()]
 
 
 def agreement(

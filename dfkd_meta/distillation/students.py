@@ -12,6 +12,7 @@ from pydantic import JsonValue
 from torch import nn
 
 from dfkd_meta.errors import TeacherError, UsageError
+from dfkd_meta.sidecar.manifest import InputSpec
 from dfkd_meta.teachers import (
     Teacher,
     architectures,
@@ -95,13 +96,25 @@ def _own(
         torch.default_generator.manual_seed(seed)
         module = build_own(factory, arguments)
         classes = probe(module.eval(), teacher.inputs, where=factory)
+        _try_in_training(module.train(), teacher.inputs, where=factory)
     if classes != teacher.outputs.num_classes:
         raise TeacherError(
             f"the student returns {classes} logits, "
             f"the teacher has {teacher.outputs.num_classes} classes",
             where=factory,
         )
-    return module.train()
+    return module
+
+
+def _try_in_training(module: nn.Module, inputs: InputSpec, *, where: str) -> None:
+    """Refuse what would fail at the first step; buffers are left as they were."""
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise TeacherError("the student has no weights that can be trained", where=where)
+    kept = [buffer.clone() for buffer in module.buffers()]
+    probe(module, inputs, where=where)
+    with torch.no_grad():
+        for buffer, value in zip(module.buffers(), kept, strict=True):
+            buffer.copy_(value)
 
 
 def _parameters(factory: str) -> Mapping[str, inspect.Parameter]:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dfkd_meta.augmentation import draw_blend, draw_paste, flip_some, shift_each
+from dfkd_meta.augmentation import draw_blend, draw_paste, flip_some, reach_of, shift_each
 from dfkd_meta.batches import SyntheticBatch
 from dfkd_meta.distillation.config import TrainingConfig
 from dfkd_meta.errors import UsageError
@@ -54,16 +54,17 @@ class Views:
             labels = None if labels is None else change(labels)
         return images, labels
 
-    def _reach(self, images: Tensor) -> int:
-        """By how many pixels an image may move."""
+    def _reach(self, images: Tensor) -> tuple[int, int]:
+        """By how many pixels an image may move down and to the right."""
         config = self.config
         if config.jitter is None:
-            return max(1, round(config.shift * images.shape[-1])) if config.shift else 0
+            down, right = reach_of(images.shape, config.shift)
+            return (max(1, down), max(1, right)) if config.shift else (0, 0)
         if config.jitter and images.dim() != 4:
             raise UsageError(
                 f"jitter moves images, and these inputs have the shape {list(images.shape[1:])}"
             )
-        return config.jitter
+        return config.jitter, config.jitter
 
 
 def _sees_mirrored(teacher: Teacher, images: Tensor) -> bool:

@@ -6,7 +6,6 @@ and every metadata key that is not ours, belongs to the publisher and is kept by
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable
 
@@ -18,13 +17,12 @@ from dfkd_meta.sidecar import (
     Manifest,
     Privacy,
     StatisticRecord,
-    TensorRef,
 )
+from dfkd_meta.sidecar.summary import record_bytes
 
 BEGIN = "<!-- dfkd-meta:begin -->"
 END = "<!-- dfkd-meta:end -->"
 TAGS = ("dfkd-meta", "data-free-knowledge-distillation")
-DTYPE_BYTES = {"F16": 2, "F32": 4, "F64": 8, "I64": 8}
 # The licenses in wide use that the Hub knows by name; any other is stated as `other`.
 LICENSES = (
     "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "mpl-2.0", "unlicense", "openrail",
@@ -155,15 +153,6 @@ def taps_text(taps: list[str]) -> str:
     unique = list(dict.fromkeys(taps))
     more = f" and {len(unique) - 4} more" if len(unique) > 4 else ""
     return ", ".join(code(tap) for tap in unique[:4]) + more
-
-
-def record_bytes(record: StatisticRecord) -> int:
-    """Bytes of a record's tensors in the sidecar; what lies in the teacher's weights is free."""
-    return sum(tensor_bytes(ref) for ref in record.tensors.values() if ref.file is None)
-
-
-def tensor_bytes(ref: TensorRef) -> int:
-    return math.prod(ref.shape) * DTYPE_BYTES[ref.dtype]
 
 
 def privacy_lines(manifest: Manifest) -> list[str]:

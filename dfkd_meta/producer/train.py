@@ -11,6 +11,7 @@ from dfkd_meta.batches import SyntheticBatch, concatenate, shuffled
 from dfkd_meta.config import Config
 from dfkd_meta.data import Dataset, batches
 from dfkd_meta.distillation.config import TrainingConfig
+from dfkd_meta.distillation.evaluation import require_evaluable
 from dfkd_meta.distillation.training import fit
 from dfkd_meta.errors import DataError, UsageError
 from dfkd_meta.progress import Progress
@@ -58,10 +59,12 @@ def train_network(
     config: TrainConfig,
     *,
     device: torch.device | None = None,
+    evaluation: Dataset | None = None,
     progress: Progress | None = None,
 ) -> Teacher:
     """Train ``architecture`` on ``dataset`` and return it as a teacher.
 
+    ``evaluation`` is not looked at, but what could not be evaluated on later is refused before.
     Raises DataError (no labels, shapes that disagree), UsageError (unknown name, wrong option).
     """
     if dataset.labels is None:
@@ -71,6 +74,8 @@ def train_network(
         raise DataError("training needs at least two classes", where=dataset.name)
     inputs = input_spec(dataset, config)
     outputs = OutputSpec(num_classes=int(dataset.labels.max()) + 1, label_names=config.label_names)
+    if evaluation is not None:
+        require_evaluable(evaluation, inputs, outputs.num_classes)
     names = config.label_names
     if names is not None and len(names) != outputs.num_classes:
         raise UsageError(f"label_names has {len(names)} names for {outputs.num_classes} classes")
@@ -111,6 +116,7 @@ def input_spec(dataset: Dataset, config: TrainConfig) -> InputSpec:
             where=dataset.name,
             hint="look at the data, or state the scale: --set std=[1]",
         )
+    low, high = _extremes(dataset)
     channels = sample.shape[1]
     mean = config.mean or [round(float(v), 4) for v in sample.mean((0, 2, 3))]
     std = config.std or [round(float(v), 4) for v in sample.std((0, 2, 3), correction=0)]
@@ -119,7 +125,7 @@ def input_spec(dataset: Dataset, config: TrainConfig) -> InputSpec:
     inputs = InputSpec(
         shape=shape,
         axes=["c", "h", "w"],
-        value_range=[min(0.0, float(sample.min())), max(1.0, float(sample.max()))],
+        value_range=[min(0.0, low), max(1.0, high)],
         mean=mean,
         std=std,
         color_order=COLOR_ORDERS.get(channels),
@@ -128,3 +134,14 @@ def input_spec(dataset: Dataset, config: TrainConfig) -> InputSpec:
     inputs = for_all_channels(inputs)
     check_inputs(inputs, dataset.name)
     return inputs
+
+
+def _extremes(dataset: Dataset, at_once: int = 10_000) -> tuple[float, float]:
+    """The lowest and the highest value of all images."""
+    total = len(dataset)
+    parts = (
+        dataset.read(range(start, min(start + at_once, total)))
+        for start in range(0, total, at_once)
+    )
+    ends = [(float(part.min()), float(part.max())) for part in parts]
+    return min(low for low, _ in ends), max(high for _, high in ends)

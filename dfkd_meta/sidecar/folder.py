@@ -49,7 +49,10 @@ class Sidecar:
         scope: str | None = None,
         reduction: str | None = None,
     ) -> list[StatisticRecord]:
-        """Records of a kind this version knows, in file order; None matches anything."""
+        """Records of a kind this version knows, in file order; None matches anything.
+
+        Of the per-class ones only those of every class: see ``partial``.
+        """
         known = KINDS.get(kind)
         return [
             record
@@ -59,7 +62,16 @@ class Sidecar:
             and (tap is None or tap in record.taps)
             and scope in (None, record.scope)
             and reduction in (None, record.reduction)
+            and not self._is_partial(record)
         ]
+
+    @property
+    def partial(self) -> list[StatisticRecord]:
+        """Records of some classes and not of others: no input can be asked to be like them."""
+        return [record for record in self.manifest.statistics if self._is_partial(record)]
+
+    def _is_partial(self, record: StatisticRecord) -> bool:
+        return 0 < len(record.classes or ()) < self.manifest.outputs.num_classes
 
     def array(self, record: StatisticRecord, role: str) -> Array:
         """float32 copy of one role, in the record's axes; follows pointers into teacher files.

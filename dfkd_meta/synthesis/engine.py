@@ -26,7 +26,8 @@ class Synthesizer:
     The same recipe, teacher, student and generator state give the same inputs. ``student`` is for
     terms that see it; without one those terms are off. ``made`` counts batches, ``drawn`` the
     inputs of ``fresh_batch``, ``notes`` what happened that a user should know. Networks compute in
-    ``precision``; inputs and all that terms see are float32.
+    ``precision``, and so does what turns a source's numbers into inputs; the numbers themselves,
+    gradients and all that terms see are float32.
     """
 
     def __init__(

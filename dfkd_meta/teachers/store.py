@@ -97,11 +97,16 @@ def read_config(folder: Path) -> dict[str, Any]:
 def parse_config(config: Mapping[str, Any], *, where: str) -> ModelConfig:
     """Check a ``config.json`` of this package. Raises TeacherError that names the key."""
     try:
-        return ModelConfig.model_validate(dict(config))
+        found = ModelConfig.model_validate(dict(config))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise TeacherError(f"config.json: {key}: {first['msg']}", where=where) from error
+    names, classes = found.outputs.label_names, found.outputs.num_classes
+    if names is not None and len(names) != classes:
+        text = f"config.json: outputs.label_names: {len(names)} names for {classes} classes"
+        raise TeacherError(text, where=where)
+    return found
 
 
 def _write(path: Path, data: bytes) -> None:

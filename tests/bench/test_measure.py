@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +17,7 @@ from dfkd_meta.consumer.pipeline import DistillConfig
 from dfkd_meta.consumer.run import run_method
 from dfkd_meta.data import open_data
 from dfkd_meta.distillation.evaluation import accuracy
+from dfkd_meta.errors import DataError
 from dfkd_meta.sidecar import read_sidecar
 from dfkd_meta.teachers import teacher_from_sidecar
 from tests.support.small_recipes import write_blobs
@@ -47,7 +49,7 @@ def test_the_facts_are_those_of_the_run(task: CellTask) -> None:
     assert facts["result"]["accuracy"] == accuracy(outcome.student.module, test, teacher.inputs)
     assert facts["result"]["images"] == 30
     assert facts["result"]["student_steps"] == 5
-    assert facts["counts"] == {"images": 30, "turn": None, "steps": 5}
+    assert facts["counts"] == {"images": 30, "turn": None, "steps": 5, "batch_size": None}
     assert 0 <= facts["result"]["agreement_on_inputs"] <= 1
     assert facts["teacher"]["accuracy"] == sidecar.manifest.evaluation.accuracy  # type: ignore[union-attr]
     assert facts["machine"]["torch"] == torch.__version__
@@ -67,6 +69,15 @@ def test_a_run_that_goes_on_keeps_its_counts(
     assert again["counts"] == first["counts"]
     assert again["result"]["accuracy"] == first["result"]["accuracy"]
     assert again["result"]["planning_cpu_seconds"] == first["result"]["planning_cpu_seconds"]
+
+
+def test_test_data_that_do_not_fit_are_refused_before_the_run(
+    task: CellTask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delattr(measure, "run_method")
+    np.savez(tmp_path / "more.npz", images=np.zeros((9, 8, 8), np.uint8), labels=np.arange(9))
+    with pytest.raises(DataError, match="class"):
+        run_cell(task.model_copy(update={"test": str(tmp_path / "more.npz")}), CPU)
 
 
 def test_the_peak_is_that_of_this_process() -> None:

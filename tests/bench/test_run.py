@@ -160,13 +160,18 @@ def test_seconds_go_to_the_worker(bench: Bench, fake_workers: FakeWorkers, grid_
     )  # fmt: skip
     fake_workers.answers = {
         "noise": Answer(
-            status="done", facts={**facts(0.5), "counts": {"images": None, "turn": 9, "steps": 77}}
+            status="done",
+            facts={
+                **facts(0.5),
+                "counts": {"images": None, "turn": 9, "steps": 77, "batch_size": 69},
+            },
         )
     }
     run_grid(timed, ["method=noise", "seed=0"])
     (task,) = fake_workers.done
     assert (task.cpu_seconds, task.share) == (9.0, 0.3)
     (record,) = read_journal(bench.journal).values()
+    assert record["config"]["options"]["batch_size"] == 69
     assert record["config"]["training"]["steps"] == 77  # repeating these counts repeats the result
     assert record["config"]["images"] is None
     assert record["config"]["turn"] == 9

@@ -121,6 +121,11 @@ def test_train_export_validate_distill_evaluate_on_arrays(tmp_path: Path) -> Non
     again = run(app, commands[0])
     assert again.exit_code == 2
     assert "not empty" in again.stderr
+    over = ["--out", str(tmp_path), "--overwrite"]
+    for command in (["distill", published, *over, *QUICK], [*commands[0][:4], *over]):
+        refused = run(app, command)
+        assert refused.exit_code == 2
+        assert "would replace what is needed" in refused.stderr
     measured = json.loads(run(app, ["evaluate", student, "--data", data, "--json"]).stdout)
     facts = json.loads((tmp_path / "student" / "run.json").read_text())
     assert measured["accuracy"] == facts["result"]["accuracy"]

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from dfkd_meta_cli import main as main_module
 
 COMMAND = [sys.executable, "-m", "dfkd_meta_cli"]
 
@@ -25,6 +28,36 @@ def test_a_full_disk_is_one_line() -> None:
     assert done.returncode == 3
     assert done.stderr.startswith("error: the system refused")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_too_little_memory_is_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def app() -> None:
+        raise error
+
+    monkeypatch.setattr(main_module, "app", app)
+    with pytest.raises(SystemExit) as caught:
+        main_module.main()
+    assert caught.value.code == 3
+    assert capsys.readouterr().err.startswith("error: there is not enough memory for this")
+
+
+def test_another_error_of_torch_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def app() -> None:
+        raise RuntimeError("shapes cannot be multiplied")
+
+    monkeypatch.setattr(main_module, "app", app)
+    with pytest.raises(RuntimeError, match="shapes"):
+        main_module.main()
 
 
 def test_a_closed_output_is_no_crash() -> None:

@@ -18,7 +18,6 @@ from dfkd_meta.consumer.budget import (
     Costs,
     fitting_counts,
     plan_budget,
-    predicted_seconds,
     seconds_of,
 )
 from dfkd_meta.consumer.pipeline import DistillConfig
@@ -72,6 +71,15 @@ def test_counts_are_at_least_one_and_grow_with_the_time(
         assert 1 <= few[0] <= many[0] <= MOST_IMAGES
     else:
         assert few[0] is None
+
+
+def predicted_seconds(recipe: Recipe, costs: Costs, images: int | None, steps: int) -> float:
+    """How long a run with these counts takes."""
+    if recipe.rounds is not None:
+        batches: float = recipe.rounds.warm_up - (-steps // recipe.rounds.student_steps)
+    else:
+        batches = 0 if recipe.given is not None else (images or recipe.images) / recipe.batch_size
+    return batches * costs.batch + steps * costs.step
 
 
 @given(costs, seconds, st.floats(0.05, 0.95), st.none() | rounds)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from dfkd_meta.batches import SyntheticBatch
 from dfkd_meta.config import load_config, make_config
-from dfkd_meta.consumer import interruption
+from dfkd_meta.consumer import interruption, results
 from dfkd_meta.consumer.distill import DistillRun, distill
 from dfkd_meta.consumer.pipeline import DistillConfig
 from dfkd_meta.consumer.results import repeat_command, save_run
@@ -99,6 +99,25 @@ def test_the_inputs_are_kept_with_their_labels(published: Published, tmp_path: P
     assert (tmp_path / "student" / "synthetic.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "dtype"),
+    [
+        (-0.42421296, 2.82148653, torch.float16),  # neither is a float16, and both are rounded out
+        (0.0, 1.0, torch.float16),
+        (0.0, 65_535.0, torch.float32),
+    ],
+)
+def test_kept_inputs_stay_within_the_range_of_the_data(
+    low: float, high: float, dtype: torch.dtype
+) -> None:
+    raw = torch.linspace(low, high, 1001)
+    kept = results._smallest(raw, [low, high])
+    assert kept.dtype == dtype
+    assert low <= float(kept.min())
+    assert float(kept.max()) <= high
+    torch.testing.assert_close(kept.float(), raw, atol=1e-3 * (high - low), rtol=0)
+
+
 def test_one_seed_gives_one_student_bit_for_bit(published: Published) -> None:
     first, second = (
         run_on(published("hinton800", "full")).outcome.student.module for _ in range(2)
@@ -148,6 +167,8 @@ def test_wrong_settings_are_refused_before_any_work(
         run_on(folder, student="lenet6")
     with pytest.raises(UsageError, match="no loss named 'kdd'"):
         run_on(folder, training={"losses": {"kdd": 1.0}})
+    with pytest.raises(UsageError, match="'hard' needs labels, and 'zskd' makes inputs without"):
+        run_on(folder, method="zskd", options={}, training={"losses": {"kd": 1.0, "hard": 1.0}})
 
 
 def test_the_inputs_of_one_run_can_be_the_data_of_another(

@@ -7,8 +7,10 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from dfkd_meta.checkpoint import load_state, save_state
 from dfkd_meta.config import make_config
@@ -119,6 +121,46 @@ def test_a_killed_run_resumes_from_its_file(
         assert outcome.student_steps == TRAINING["steps"]
 
 
+def wider(num_classes: int, width: float = 1.0) -> nn.Module:
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(64, int(8 * width)),
+        nn.ReLU(),
+        nn.Linear(int(8 * width), num_classes),
+    )
+
+
+def test_a_run_goes_on_with_the_same_data_and_student_only(
+    published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, sidecar = opened(published("digits_cnn", "full"))
+    data, place = tmp_path / "data.npz", tmp_path / "c"
+    images = np.random.default_rng(0).integers(0, 255, (60, 8, 8), dtype=np.uint8)
+    np.savez(data, images=images)
+    config = settings(
+        method="alternative_data", options={"data": str(data)}, student=f"{__name__}:wider"
+    )
+    run_method(teacher, sidecar, config, CPU, checkpoint=place)
+
+    def again() -> Outcome:
+        return run_method(teacher, sidecar, config, CPU, checkpoint=place, resume=True)
+
+    again()
+    with monkeypatch.context() as patched:
+        patched.setitem(globals(), "wider", lambda num_classes: wider_before(num_classes, 2.0))
+        with pytest.raises(UsageError, match="a student of another shape"):
+            again()
+    np.savez(data, images=255 - images)
+    with pytest.raises(UsageError, match=r"had other data$"):
+        again()
+    monkeypatch.setattr(interruption, "version", lambda name: "0.0.1")
+    with pytest.raises(UsageError, match="other data and another version"):
+        again()
+
+
+wider_before = wider
+
+
 def test_a_damaged_checkpoint_is_a_clear_error(published: Published, tmp_path: Path) -> None:
     teacher, sidecar = opened(published("digits_cnn", "full"))
     (tmp_path / "c").write_bytes(b"\x80\x04 not a safetensors file")
@@ -148,3 +190,31 @@ def test_rounds_make_batches_as_student_steps_ask_for_them(
         outcome = ended(again)
         assert again.synthesizer.made == expected
         assert outcome.images == expected * run.recipe.batch_size
+
+
+def test_counts_that_mean_nothing_for_a_method_are_said(published: Published) -> None:
+    teacher, sidecar = opened(published("digits_cnn", "full"))
+    turns = run_method(teacher, sidecar, settings(images=17), CPU)
+    assert any("images=17 means nothing here" in note for note in turns.notes)
+    quick = {"options": {}, "training": {"steps": 2, "batch_size": 8}}
+    first = run_method(teacher, sidecar, settings(method="noise", turn=3, images=9, **quick), CPU)
+    assert any("turn=3 means nothing here" in note for note in first.notes)
+    assert not any("images" in note for note in first.notes)
+
+
+def test_records_of_some_classes_are_left_alone(published: Published) -> None:
+    """No input is made for a class by the numbers of another."""
+    teacher, whole = opened(published("digits_cnn", "full"))
+    statistics = []
+    for record in whole.manifest.statistics:
+        changes: dict[str, object] = {}
+        if record.scope == "per_class":
+            changes = {"classes": [0, 2]}
+        statistics.append(record.model_copy(update=changes))
+    manifest = whole.manifest.model_copy(update={"statistics": statistics})
+    sidecar = dataclasses.replace(whole, manifest=manifest)
+    assert not sidecar.find("moments", scope="per_class")
+    assert len(sidecar.partial) == sum(r.scope == "per_class" for r in statistics)
+    config = settings(training={"steps": 2, "batch_size": 8})
+    outcome = run_method(teacher, sidecar, config, CPU)
+    assert any(note.startswith("not used, of some classes only: ") for note in outcome.notes)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dfkd_meta.distillation.students import build_student
 from dfkd_meta.errors import TeacherError, UsageError
@@ -32,6 +32,26 @@ def without_shape(num_classes: int = 1_000, **options: Any) -> nn.Module:
 
 def one_class_too_many(num_classes: int, shape: list[int]) -> nn.Module:
     return linear(num_classes + 1, shape)
+
+
+class Auxiliary(nn.Module):
+    """Answers with a pair while it trains, as networks with auxiliary heads do."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.net = linear(num_classes, SHAPE)
+
+    def forward(self, x: Tensor) -> Any:
+        logits = self.net(x)
+        return (logits, logits) if self.training else logits
+
+
+def with_auxiliary_head(num_classes: int) -> nn.Module:
+    return Auxiliary(num_classes)
+
+
+def frozen(num_classes: int) -> nn.Module:
+    return linear(num_classes, SHAPE).requires_grad_(False)
 
 
 def no_module(num_classes: int) -> str:
@@ -103,3 +123,20 @@ def test_own_students_that_do_not_fit() -> None:
         build_student(f"{HERE}:no_module", a_teacher(), seed=0)
     with pytest.raises(UsageError, match=r"calling .* failed: TypeError"):
         build_student(f"{HERE}:linear", a_teacher(), seed=0, arguments={"depth": 3})
+
+
+def test_own_students_that_could_not_be_trained() -> None:
+    teacher = a_teacher("hinton800")
+    with pytest.raises(TeacherError, match="must return logits"):
+        build_student(f"{HERE}:with_auxiliary_head", teacher, seed=0)
+    with pytest.raises(TeacherError, match="no weights that can be trained"):
+        build_student(f"{HERE}:frozen", teacher, seed=0)
+
+
+def test_the_trial_of_an_own_student_leaves_no_trace() -> None:
+    module = build_student(f"{HERE}:linear", a_teacher("hinton800"), seed=0).module
+    assert module.training
+    norm = module.get_submodule("2")
+    assert isinstance(norm, nn.BatchNorm1d)
+    assert int(norm.num_batches_tracked or 0) == 0
+    assert not norm.running_mean.any()  # type: ignore[union-attr]

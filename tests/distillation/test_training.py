@@ -172,7 +172,7 @@ def test_defaults_suit_the_weights_and_follow_one_cycle_with_hintons_loss(
     ]
     plain.train()
     for batch, _ in zip(batch_stream(config), range(6), strict=False):
-        images = shift_each(batch.images, 1, generator)
+        images = shift_each(batch.images, (1, 1), generator)
         blend = draw_blend(8, 0.5, generator)
         paste = draw_paste(images.shape, 0.5, generator)
         assert blend is not None

@@ -155,6 +155,7 @@ def test_arguments_beyond_the_weights_are_refused_before_memory_is_taken(folder:
         {"inputs": {**SPEC.model_dump(), "std": [0.0]}},
         {"inputs": {**SPEC.model_dump(), "shape": [3, 8, 8]}},
         {"outputs": {"num_classes": 11}},
+        {"outputs": {"num_classes": 10, "label_names": ["zero", "one"]}},
         {"source": "local", "architecture": "os:getcwd"},
         {"source": "hub_mixin"},
     ],

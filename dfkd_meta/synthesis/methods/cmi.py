@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from dfkd_meta.augmentation import flip_some, shift_each
+from dfkd_meta.augmentation import flip_some, reach_of, shift_each
 from dfkd_meta.config import Config
 from dfkd_meta.synthesis.methods.deep_inversion import (
     STATISTICS,
@@ -64,7 +64,7 @@ class CMIConfig(PoolConfig):
 
 def shift_and_flip(context: MethodContext, config: PoolConfig) -> Augment:
     """Each input moved and mirrored for itself: the view of FastDFKD's and CMI's code."""
-    reach = round(config.shift * context.shape[-1])
+    reach = reach_of(context.shape, config.shift)
 
     def augment(images: Tensor, generator: torch.Generator) -> Tensor:
         images = shift_each(images, reach, generator)

@@ -21,7 +21,7 @@ def open_local(request: SourceRequest) -> nn.Module:
         raise TeacherError(
             f"the teacher {request.architecture!r} is built by code that a file cannot bring along",
             where=request.where,
-            hint="name your own, module:factory (distill --teacher, evaluate --factory)",
+            hint="name your own: --factory module:function",
         )
     module = build_own(request.factory, request.arguments)
     if request.weights is not None:
