@@ -22,11 +22,11 @@ import torch
 from torch import nn
 
 from dfkd_meta.batches import SyntheticBatch, shuffled
-from dfkd_meta.data import Dataset, open_data
+from dfkd_meta.data import Dataset, open_data, real_pool
 from dfkd_meta.distillation.config import TrainingConfig
 from dfkd_meta.distillation.evaluation import accuracy
 from dfkd_meta.distillation.training import fit
-from dfkd_meta.producer.train import TrainConfig, real_pool, train_network
+from dfkd_meta.producer.train import TrainConfig, train_network
 from dfkd_meta.seeding import derive_seed, generator_for
 from dfkd_meta.teachers import Teacher, build_model
 

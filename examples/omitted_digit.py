@@ -22,8 +22,7 @@ import torch
 from hinton_mnist import DISTILLED, arguments, train_student, train_teacher
 from torch import Tensor, nn
 
-from dfkd_meta.data import open_data
-from dfkd_meta.producer.train import real_pool
+from dfkd_meta.data import open_data, real_pool
 from dfkd_meta.report.confusion import as_png, as_text, confusion
 
 

@@ -1,7 +1,7 @@
 """Data sets, for those who have them: training a teacher, exporting, evaluating."""
 
-from dfkd_meta.data.batching import batches, count_batches
+from dfkd_meta.data.batching import batches, count_batches, real_pool
 from dfkd_meta.data.dataset import ArrayDataset, Dataset
 from dfkd_meta.data.opening import open_data
 
-__all__ = ["ArrayDataset", "Dataset", "batches", "count_batches", "open_data"]
+__all__ = ["ArrayDataset", "Dataset", "batches", "count_batches", "open_data", "real_pool"]

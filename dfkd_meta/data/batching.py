@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dfkd_meta.batches import SyntheticBatch, concatenate
 from dfkd_meta.data.dataset import Dataset
 from dfkd_meta.errors import DataError
 from dfkd_meta.sidecar.manifest import InputSpec
@@ -58,3 +59,12 @@ def _in_range(dataset: Dataset, raw: Tensor, inputs: InputSpec) -> Tensor:
         return raw
     (low, high), (new_low, new_high) = dataset.value_range, inputs.value_range
     return (raw - low) / (high - low) * (new_high - new_low) + new_low
+
+
+def real_pool(dataset: Dataset, inputs: InputSpec, *, limit: int | None = None) -> SyntheticBatch:
+    """A real data set as a pool: images float32 `n ...`, model-normalized, with labels if known."""
+    parts = [
+        SyntheticBatch(images, labels)
+        for images, labels in batches(dataset, inputs, batch_size=1000, limit=limit)
+    ]
+    return concatenate(parts)

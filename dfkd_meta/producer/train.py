@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from dfkd_meta.batches import SyntheticBatch, concatenate, shuffled
+from dfkd_meta.batches import shuffled
 from dfkd_meta.config import Config
-from dfkd_meta.data import Dataset, batches
+from dfkd_meta.data import Dataset, real_pool
 from dfkd_meta.distillation.config import TrainingConfig
 from dfkd_meta.distillation.evaluation import require_evaluable
 from dfkd_meta.distillation.training import fit
@@ -42,15 +42,6 @@ class TrainConfig(Config):
     training: TrainingConfig = TrainingConfig(
         losses={"hard": 1.0}, batch_size=128, mixup=0.0, cutmix=0.0
     )
-
-
-def real_pool(dataset: Dataset, inputs: InputSpec, *, limit: int | None = None) -> SyntheticBatch:
-    """A real data set as a pool: images float32 `n ...`, model-normalized, with labels if known."""
-    parts = [
-        SyntheticBatch(images, labels)
-        for images, labels in batches(dataset, inputs, batch_size=1000, limit=limit)
-    ]
-    return concatenate(parts)
 
 
 def train_network(

@@ -6,9 +6,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from dfkd_meta.batches import SyntheticBatch, concatenate
+from dfkd_meta.batches import SyntheticBatch
 from dfkd_meta.config import Config
-from dfkd_meta.data import Dataset, batches, open_data
+from dfkd_meta.data import Dataset, open_data, real_pool
 from dfkd_meta.errors import DataError
 from dfkd_meta.sidecar import InputSpec
 from dfkd_meta.synthesis.recipe import MethodContext, Recipe, method
@@ -84,11 +84,7 @@ def read_pool(context: MethodContext, config: DataConfig) -> SyntheticBatch:
     """
     inputs = context.teacher.inputs
     dataset = _Recolored(open_data(config.data, split=config.split), inputs)
-    parts = [
-        SyntheticBatch(images, labels)
-        for images, labels in batches(dataset, inputs, batch_size=1000, limit=config.limit)
-    ]
-    return concatenate(parts)
+    return real_pool(dataset, inputs, limit=config.limit)
 
 
 class _Recolored(Dataset):
