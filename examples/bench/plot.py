@@ -44,6 +44,8 @@ def main() -> None:
         rows = [row for row in rows if row["method"] in (given.method, "real_data")]
     if not rows:
         parser.error(f"{file} has nothing to show")
+    known = sorted({(row["method"], row["profile"]) for row in rows})
+    colors = dict(zip((key for key in known if key[0] not in CONTROLS), COLORS, strict=False))
     panels: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in rows:
         panels[row["teacher"], row["student"], row["budget"]].append(row)
@@ -58,19 +60,18 @@ def main() -> None:
         axis.grid(color="0.92")
         axis.spines[["top", "right"]].set_visible(False)
         if given.over == "time":
-            over_time(axis, found)
+            over_time(axis, found, colors)
         else:
             over_bytes(axis, found, given.method)
     figure.savefig(given.out, metadata={"Date": None})
     print(f"wrote {given.out}")
 
 
-def over_time(axis: Axes, rows: list[Row]) -> None:
-    """A line for each method and sidecar, the best first; controls are gray and dashed."""
+def over_time(axis: Axes, rows: list[Row], colors: dict[tuple[str, str], str]) -> None:
+    """A line for each method and sidecar, the best first; controls are dashed."""
     lines: dict[tuple[str, str], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         lines[row["method"], row["profile"]][row["seed"]].append(row)
-    colors = dict(zip(sorted(key for key in lines if key[0] not in CONTROLS), COLORS, strict=False))
     ends = {
         key: mean(float(looks[-1]["accuracy"]) for looks in lines[key].values()) for key in lines
     }
@@ -93,7 +94,7 @@ def over_time(axis: Axes, rows: list[Row]) -> None:
         )
     axis.set_xlabel("CPU minutes")
     axis.set_ylim(0, 100)
-    axis.legend(fontsize=8, frameon=False)
+    axis.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def over_bytes(axis: Axes, rows: list[Row], method: str) -> None:
