@@ -44,10 +44,10 @@ def default_taps(teacher: Teacher) -> list[Tap]:
     Lopes et al. 2017 record); the input of every BatchNorm; the input of the last layer (the last
     hidden layer); ``output``, the logits, which stand for the last layer's own output. The last
     layer is the last one called if it has an output for each class, else the last linear one, or
-    else the last one. An id is ``<module path>:<side>``, with
-    ``#<call>`` for later calls of the same module. There is no tap where none can be: at modules
-    that the pass does not reach, tensors without an axis of samples or with more than four others,
-    and tensors that the model overwrites in place.
+    else the last one. An id is ``<module path>:<side>``, with ``#<call>`` for later calls of the
+    same module. There is no tap where none can be: at modules that the pass does not reach, tensors
+    without an axis of samples or with more than four others, and tensors that the model overwrites
+    in place.
 
     ``linear_in_input`` is found numerically: an affine f has f(2b - a) = 2 f(b) - f(a), up to the
     rounding of the coarsest numbers on the way (float32, or those of the teacher).
@@ -108,7 +108,7 @@ class _Watch:
         calls = 0
 
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            value = next(iter((*args, *kwargs.values())), None)
+            value = next((v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)), None)
             self.note(path, "input", calls, module, value)
 
         def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
