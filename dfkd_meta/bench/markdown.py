@@ -12,6 +12,7 @@ from statistics import mean
 from dfkd_meta.bench.grid import Budget
 from dfkd_meta.bench.published import Fact
 from dfkd_meta.bench.table import Line, Section
+from dfkd_meta.sidecar import bytes_text
 
 BATCH = re.compile(r"^batch \d+: ")
 
@@ -131,7 +132,7 @@ def _by_sidecar(sections: Sequence[Section]) -> str:
         rows.append(
             [
                 f"`{section.profile}`",
-                _bytes(record["sidecar"]["bytes"]),
+                bytes_text(record["sidecar"]["bytes"]),
                 "" if strength is None else f"{strength:.2f}",
                 {True: "yes", False: "no"}.get(by_class, ""),
                 *(found[label][index] for label in compared),
@@ -200,7 +201,7 @@ def _circumstances(section: Section) -> str:
         known = "" if score is None else f", {100 * score:.2f} %"
         words.append(f"Teacher `{teacher['architecture']}`{known}")
         size = record["sidecar"]["bytes"]
-        words.append(f"sidecar `{section.profile}`, {_bytes(size)}")
+        words.append(f"sidecar `{section.profile}`, {bytes_text(size)}")
     else:
         words.append(f"Sidecar `{section.profile}`")
     return "; ".join([*words, _budget(section.budget, section.spending)]) + "."
@@ -211,10 +212,6 @@ def _budget(name: str, budget: Budget) -> str:
         return f"budget `{name}`"
     share = f"{100 * budget.share:.0f} % of it for images made beforehand"
     return f"budget `{name}`, {budget.cpu_seconds:g} CPU s, {share}"
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
 def _missing(line: Line) -> int:

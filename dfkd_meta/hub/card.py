@@ -18,7 +18,7 @@ from dfkd_meta.sidecar import (
     Privacy,
     StatisticRecord,
 )
-from dfkd_meta.sidecar.summary import record_bytes
+from dfkd_meta.sidecar.summary import bytes_text, record_bytes
 
 BEGIN = "<!-- dfkd-meta:begin -->"
 END = "<!-- dfkd-meta:end -->"
@@ -195,10 +195,3 @@ def code(text: str) -> str:
     """Text as a code span that cannot break out of a table cell or of our section."""
     safe = text.replace("`", "'").replace("|", "\\|").replace("<!--", "<! --")
     return f"`{safe}`"
-
-
-def bytes_text(count: int) -> str:
-    """``123`` -> "123 bytes", ``45678`` -> "45.7 KB", ``8.1e6`` -> "8.10 MB" (powers of 1,000)."""
-    if count < 1_000:
-        return f"{count} bytes"
-    return f"{count / 1e3:.1f} KB" if count < 1_000_000 else f"{count / 1e6:.2f} MB"

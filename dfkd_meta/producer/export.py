@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,15 @@ from dfkd_meta.folders import new_folder
 from dfkd_meta.producer.blocks import make_records, privacy, provenance, teacher_reference
 from dfkd_meta.producer.config import ExportConfig
 from dfkd_meta.producer.profiles import honest_profile, plan
+from dfkd_meta.producer.sizes import check_sizes, in_words
 from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.seeding import generator_for
-from dfkd_meta.sidecar import Evaluation, Manifest, Tap, write_sidecar
-from dfkd_meta.statistics import Collection, RecordRequest, check_counts, collect
+from dfkd_meta.sidecar import Evaluation, Manifest, write_sidecar
+from dfkd_meta.statistics import (
+    check_counts,
+    collect,
+    forecast,
+)
 from dfkd_meta.teachers import Teacher, default_taps
 
 
@@ -38,7 +43,9 @@ def export(
     One pass over ``dataset``, two for a mixture; the teacher's accuracy is measured on
     ``evaluation`` if given. ``out`` becomes a new folder (an existing one is replaced), except when
     it is the folder that the teacher was opened from: then only the sidecar is added. On any error
-    ``out`` stays as it was. Raises StatisticsError, DataError, TeacherError, SidecarError.
+    ``out`` stays as it was. What would not fit into the
+    format is refused before the pass. Raises UsageError, StatisticsError, DataError, TeacherError,
+    SidecarError.
     """
     progress = progress or Silent()
     taps = default_taps(teacher)
@@ -47,12 +54,19 @@ def export(
     if dataset.labels is None:
         progress.step("no labels: only global statistics are computed")
     requests = plan(config, teacher, taps, labeled=labeled)
+    sizes = forecast(teacher, requests, taps)
+    check_sizes(requests, sizes, classes, config.limit or len(dataset))
     by_class = any(request.scope == "per_class" for request in requests)
     if dataset.labels is not None and by_class and config.limit is None:
         counts = np.bincount(dataset.labels, minlength=classes).tolist()
         check_counts(len(dataset), counts[:classes], config.min_count)
     measured = None if evaluation is None else _measure(teacher, evaluation, progress)
-    found = _pass(teacher, dataset, requests, taps, config, progress)
+    total = count_batches(dataset, config.batch_size, config.limit)
+    progress.step(
+        f"{len(requests)} records over {total:,} batches of {dataset.name}: {in_words(sizes)}"
+    )
+    stream = _Stream(teacher, dataset, config, progress)
+    found = collect(teacher, stream, requests, taps, min_count=config.min_count)
     with _destination(teacher, out) as folder:
         progress.step("writing teacher and sidecar")
         reference = teacher_reference(teacher, folder, config)
@@ -70,25 +84,6 @@ def export(
         if measured:
             blocks["evaluation"] = measured
         return write_sidecar(folder, blocks, tensors)
-
-
-def _pass(
-    teacher: Teacher,
-    dataset: Dataset,
-    requests: Sequence[RecordRequest],
-    taps: Sequence[Tap],
-    config: ExportConfig,
-    progress: Progress,
-) -> Collection:
-    total = count_batches(dataset, config.batch_size, config.limit)
-    progress.step(f"{len(requests)} records over {total:,} batches of {dataset.name}")
-    return collect(
-        teacher,
-        _Stream(teacher, dataset, config, progress),
-        requests,
-        taps,
-        min_count=config.min_count,
-    )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dfkd_meta.sidecar.folder import (
     write_sidecar,
 )
 from dfkd_meta.sidecar.issues import Issue, SidecarError, ValidationReport
+from dfkd_meta.sidecar.json_text import MAX_MANIFEST_BYTES
 from dfkd_meta.sidecar.kinds import KINDS, Kind, Role
 from dfkd_meta.sidecar.manifest import (
     FORMAT,
@@ -33,6 +34,8 @@ from dfkd_meta.sidecar.manifest import (
     WeightFile,
     channel_axis,
 )
+from dfkd_meta.sidecar.store import MAX_TENSOR_FILE_BYTES
+from dfkd_meta.sidecar.summary import bytes_text
 from dfkd_meta.sidecar.validation import validate_sidecar
 
 __all__ = [
@@ -40,6 +43,8 @@ __all__ = [
     "FORMAT_VERSION",
     "KINDS",
     "MANIFEST_FILE",
+    "MAX_MANIFEST_BYTES",
+    "MAX_TENSOR_FILE_BYTES",
     "TENSOR_FILE",
     "DatasetRef",
     "Evaluation",
@@ -60,6 +65,7 @@ __all__ = [
     "TensorRef",
     "ValidationReport",
     "WeightFile",
+    "bytes_text",
     "channel_axis",
     "load_manifest_json",
     "pack_record",

@@ -12,6 +12,7 @@ from dfkd_meta.statistics.base import (
 )
 from dfkd_meta.statistics.collect import Collection, collect
 from dfkd_meta.statistics.observe import check_counts, feature_count
+from dfkd_meta.statistics.requests import Size, forecast
 
 __all__ = [
     "MIN_COUNT",
@@ -21,9 +22,11 @@ __all__ = [
     "RecordRequest",
     "Reduction",
     "Result",
+    "Size",
     "check_counts",
     "collect",
     "feature_count",
+    "forecast",
     "make_accumulator",
     "statistics",
 ]

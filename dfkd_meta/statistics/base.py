@@ -145,6 +145,13 @@ class Accumulator(ABC):
         """Absorb samples: features float64 `n p f` (p observations each), groups int64 `n`."""
         return None
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each role to come, known before any sample: the largest it can be.
+
+        A statistic with parts has to say it; of others it is read off the result.
+        """
+        return {role: array.shape for role, array in self.result().arrays.items()}
+
     @abstractmethod
     def result(self) -> Result:
         """The record as computed so far."""

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dfkd_meta.errors import StatisticsError
-from dfkd_meta.sidecar.kinds import KINDS
 from dfkd_meta.sidecar.manifest import Tap
 from dfkd_meta.statistics.base import (
     MIN_COUNT,
     Accumulator,
     Assign,
-    Context,
     RecordRequest,
     Result,
     make_accumulator,
-    statistics,
 )
 from dfkd_meta.statistics.observe import (
     check_counts,
     check_images,
     check_labels,
     checked_activation,
-    feature_count,
     fingerprint,
     observations,
+)
+from dfkd_meta.statistics.requests import (
+    check_known,
+    check_requests,
+    context_for,
+    global_twins,
 )
 from dfkd_meta.teachers import ActivationTap, Teacher
 
@@ -121,15 +123,17 @@ class _Pass:
         taps: Sequence[Tap],
         min_count: int,
     ) -> None:
-        _check_requests(requests, taps)
+        check_requests(requests, taps)
         self.requests = list(requests)
         self.by_id = {tap.id: tap for tap in taps}
         self.per_class = any(request.scope == "per_class" for request in requests)
         self.samples, self.labelled = 0, True
         self.class_counts = [0] * teacher.outputs.num_classes
-        self.twins = _global_twins(requests)
+        self.twins = global_twins(requests)
         self.accumulators = {
-            request.id: make_accumulator(request, _context(teacher, request, self.by_id, min_count))
+            request.id: make_accumulator(
+                request, context_for(teacher, request, self.by_id, min_count)
+            )
             for request in requests
             if request.id not in self.twins
         }
@@ -145,7 +149,7 @@ class _Pass:
             if (scout := accumulator.scout()) is not None
         }
         for name, scout in self.scouts.items():
-            _check_known([scout.tap], self.by_id, where=name)
+            check_known([scout.tap], self.by_id, where=name)
         self.finer: dict[str, Assign] = {}  # what the scouts found, by record
         looked_at = {scout.tap for scout in self.scouts.values()}
         self.scouted = [tap for tap in taps if tap.id in looked_at]
@@ -233,65 +237,3 @@ def _groups(accumulator: Accumulator, features: Tensor, labels: Tensor | None) -
     if labels is not None and accumulator.request.scope == "per_class":
         return labels.to(features.device)
     return torch.zeros(len(features), dtype=torch.int64, device=features.device)
-
-
-def _check_requests(requests: Sequence[RecordRequest], taps: Sequence[Tap]) -> None:
-    names = [request.id for request in requests]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise StatisticsError("a record is requested twice", where=", ".join(twice))
-    _check_known([name for request in requests for name in request.taps], [t.id for t in taps])
-    for request in requests:
-        if kind := KINDS.get(request.kind):
-            _check_choice(request, "reduction", kind.reductions if kind.has_features else ())
-            _check_choice(request, "scope", kind.scopes)
-
-
-def _check_choice(request: RecordRequest, name: str, choices: Sequence[str]) -> None:
-    chosen = getattr(request, name)
-    if choices and chosen not in choices:
-        raise StatisticsError(
-            f"{request.kind} has no {name} {chosen}"
-            if chosen
-            else f"{request.kind} needs a {name}",
-            where=request.id,
-            hint=f"{name}: " + " or ".join(choices),
-        )
-
-
-def _check_known(names: Iterable[str], taps: Iterable[str], where: str | None = None) -> None:
-    known = list(taps)
-    if unknown := sorted(set(names) - set(known)):
-        raise StatisticsError(
-            f"the teacher has no tap {', '.join(unknown)}",
-            where=where,
-            hint="taps: " + ", ".join(known),
-        )
-
-
-def _global_twins(requests: Sequence[RecordRequest]) -> dict[str, str]:
-    """Global records that need no accumulator: the per-class one of the same name holds them."""
-    names = {request.id: request for request in requests}
-    twins = {}
-    for request in requests:
-        if not statistics.get(request.kind).pools:
-            continue
-        twin = replace(request, scope="per_class")
-        if request.scope == "global" and names.get(twin.id) == twin and twin.id != request.id:
-            twins[request.id] = twin.id
-    return twins
-
-
-def _context(
-    teacher: Teacher, request: RecordRequest, taps: Mapping[str, Tap], min_count: int
-) -> Context:
-    used = tuple(taps[name] for name in request.taps)
-    device = teacher.device
-    return Context(
-        module=teacher.module,
-        taps=used,
-        features=feature_count(used, request.reduction),
-        groups=teacher.outputs.num_classes if request.scope == "per_class" else 1,
-        min_count=min_count,
-        device=torch.device("cpu") if device.type == "mps" else device,
-    )

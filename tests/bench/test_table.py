@@ -138,8 +138,8 @@ def test_sidecars_are_compared_side_by_side(tmp_path: Path) -> None:
     part = shown.split("## What a sidecar buys: lenet5 -> lenet5_half, 8min")[1]
     rows = [line for line in part.splitlines() if line.startswith("| `")]
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-    assert cells[0][:5] == ["`full`", "4.8 MB", "", "", "97.10 (97.00 to 97.20)"]
-    assert cells[1][:5] == ["`minimal`", "4.8 MB", "0.12", "no", "47.10 (47.00 to 47.20)"]
+    assert cells[0][:5] == ["`full`", "4.81 MB", "", "", "97.10 (97.00 to 97.20)"]
+    assert cells[1][:5] == ["`minimal`", "4.81 MB", "0.12", "no", "47.10 (47.00 to 47.20)"]
     assert "deep_inversion" not in part  # it runs on neither
     assert "What a sidecar buys: digits" not in shown
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from dfkd_meta.errors import HubError
 from dfkd_meta.hub import StudentFacts, front_matter, student_card, update_card
-from dfkd_meta.hub.card import BEGIN, END, bytes_text, code, license_keys, taps_text
-from dfkd_meta.sidecar import Manifest, read_sidecar
+from dfkd_meta.hub.card import BEGIN, END, code, license_keys, taps_text
+from dfkd_meta.sidecar import Manifest, bytes_text, read_sidecar
 from dfkd_meta.sidecar.summary import record_bytes
 from tests.support.golden import check_golden
 

@@ -106,6 +106,19 @@ def test_roles_and_counts_agree_with_the_standard(kind: str, params: Mapping[str
             np.testing.assert_array_equal(array, np.tril(array))
 
 
+@every_statistic
+@pytest.mark.parametrize("groups", [1, GROUPS])
+def test_shapes_are_known_before_any_sample(
+    kind: str, params: Mapping[str, Any], groups: int
+) -> None:
+    accumulator = make(kind, params, groups)
+    expected = accumulator.shapes()
+    x, labels = samples(75_000, 1)  # no group is too small for any row or quantile
+    accumulator.update(x, labels % groups)
+    found = {role: array.shape for role, array in accumulator.result().arrays.items()}
+    assert found == expected
+
+
 @st.composite
 def splits(draw: st.DrawFn) -> tuple[int, list[int], list[int]]:
     """Number of samples, cut points, and an order in which the pieces are merged."""

@@ -58,6 +58,13 @@ class Covariance(Accumulator):
     def update(self, features: Tensor, groups: Tensor) -> None:
         self.running.update_(features, groups)
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        groups, features = self.context.groups, self.context.features
+        mean = {"mean": (groups, features)}
+        if self.rank is None:
+            return mean | {"cholesky": (groups, features, features)}
+        return mean | {"factor": (groups, self.rank, features), "residual_variance": (groups,)}
+
     def result(self) -> Result:
         arrays, params = {"mean": self.running.mean}, {}
         if self.rank is None:

@@ -99,6 +99,16 @@ class Mixture(Accumulator):
     def update(self, features: Tensor, groups: Tensor) -> None:
         self.running.update_(features, groups)
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        groups, features = self.context.groups, self.context.features
+        modes = groups, self.modes
+        return {
+            "weight": modes,
+            "mean": (*modes, features),
+            "factor": (*modes, self.rank, features),
+            "mode_count": modes,
+        }
+
     def result(self) -> Result:
         running = self._without_small_modes()
         groups, modes = self.context.groups, self.modes

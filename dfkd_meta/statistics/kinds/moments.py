@@ -29,6 +29,10 @@ class Moments(Accumulator):
     def update(self, features: Tensor, groups: Tensor) -> None:
         self.running.update_(features, groups)
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        shape = self.context.groups, self.context.features
+        return {"mean": shape, "variance": shape}
+
     def result(self) -> Result:
         mean, variance = self.running.mean, self.running.moment("variance")
         return Result(

@@ -45,6 +45,11 @@ class PowerSpectrum(Accumulator):
     def update(self, features: Tensor, groups: Tensor) -> None:
         self.running.update_(features, groups)
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        groups, features = self.context.groups, self.context.features
+        power = groups, self.positions, features, features
+        return {"mean": (groups, features), "power": power}
+
     def result(self) -> Result:
         power = self.running.moment("power") * self.positions
         return Result(

@@ -50,6 +50,13 @@ class Quantiles(Accumulator):
     def update(self, features: Tensor, groups: Tensor) -> None:
         self.histogram.update_(features, groups)
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        levels = len(self.levels)
+        return {
+            "probability": (levels,),
+            "value": (self.context.groups, self.context.features, levels),
+        }
+
     def result(self) -> Result:
         least = int(self.histogram.count.min())
         levels = [

@@ -45,6 +45,16 @@ class SoftTargets(Accumulator):
         self.logits.update_(softened, groups)
         self.probabilities.update_(softened.softmax(-1), groups)
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        groups, classes = self.context.groups, self.context.features
+        shapes: dict[str, tuple[int, ...]] = {
+            "mean_probability": (groups, classes),
+            "logit_mean": (groups, classes),
+        }
+        if self.logits.scatters:
+            shapes["logit_cholesky"] = groups, classes, classes
+        return shapes
+
     def result(self) -> Result:
         arrays = {
             "mean_probability": self.probabilities.mean,

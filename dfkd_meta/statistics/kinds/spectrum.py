@@ -81,6 +81,15 @@ class Spectrum(Accumulator):
     def update(self, features: Tensor, groups: Tensor) -> None:
         self.running.update_(features, groups)
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        groups, kept = self.context.groups, self.kept
+        return {
+            "basis": (groups, kept, self.context.features),
+            "coefficient_mean": (groups, kept),
+            "coefficient_variance": (groups, kept),
+            "residual_energy": (groups,),
+        }
+
     def result(self) -> Result:
         mean, (root, variance) = self.running.mean, self._root()
         nodes = root if self.graph == "covariance" else root * _inverse(variance.sqrt())
