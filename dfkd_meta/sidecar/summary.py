@@ -33,7 +33,9 @@ def bytes_text(count: int) -> str:
     """``123`` -> "123 bytes", ``45678`` -> "45.7 KB", ``8.1e6`` -> "8.10 MB" (powers of 1,000)."""
     if count < 1_000:
         return f"{count} bytes"
-    return f"{count / 1e3:.1f} KB" if count < 1_000_000 else f"{count / 1e6:.2f} MB"
+    if count < 1_000_000:
+        return f"{count / 1e3:.1f} KB"
+    return f"{count / 1e6:.2f} MB" if count < 1_000_000_000 else f"{count / 1e9:.2f} GB"
 
 
 def _record(record: StatisticRecord) -> dict[str, Any]:

@@ -170,7 +170,8 @@ def test_code_cannot_break_out() -> None:
 
 
 def test_small_texts(manifest: Manifest) -> None:
-    assert [bytes_text(n) for n in (999, 45_678, 8_100_000)] == ["999 bytes", "45.7 KB", "8.10 MB"]
+    sizes = [bytes_text(n) for n in (999, 45_678, 8_100_000, 2**30)]
+    assert sizes == ["999 bytes", "45.7 KB", "8.10 MB", "1.07 GB"]
     assert taps_text(["a"] * 3 + list("bcdef")) == "`a`, `b`, `c`, `d` and 2 more"
     assert sum(record_bytes(record) for record in manifest.statistics) == 4 * (8 + 8 + 4)
 
