@@ -95,7 +95,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise UsageError(
             f"cannot read the configuration: {error.strerror}", where=str(file)
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"the configuration is not TOML: {error}", where=str(file)) from error
 
 
@@ -105,7 +105,7 @@ def _parse_assignment(text: str) -> dict[str, Any]:
         raise UsageError(f"{text!r} is not key=value", hint="e.g. --set temperature=4")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         parsed = value
     if isinstance(parsed, (date, time)):  # no option is one; texts may look like one
         parsed = value

@@ -137,7 +137,7 @@ def read_grid(file: Path) -> Grid:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read the grid: {error.strerror}", where=str(file)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"the grid is not TOML: {error}", where=str(file)) from error
     try:
         grid = Grid.model_validate(values)
@@ -171,7 +171,8 @@ def profiles_of(grid: Grid, teacher: str) -> list[str]:
     if isinstance(entry.published, str):
         return ["published"]
     if isinstance(entry.published, dict):
-        return [name for name in entry.profiles or entry.published if name in entry.published]
+        everywhere = grid.profiles if "profiles" in grid.model_fields_set else entry.published
+        return [name for name in entry.profiles or everywhere if name in entry.published]
     return list(entry.profiles or grid.profiles)
 
 
@@ -209,6 +210,10 @@ def _check_teacher(name: str, entry: TeacherEntry, grid: Grid) -> None:
         raise UsageError(f"{key}: name either 'published' or 'model'")
     if entry.published is not None and made:
         raise UsageError(f"{key}: a published teacher is not made here; remove {made[0]!r}")
+    if isinstance(entry.published, str) and entry.profiles:
+        raise UsageError(f"{key}.profiles: what is published at one place has one sidecar")
+    if isinstance(entry.published, dict):
+        _known(f"{key}.profiles", entry.profiles, list(entry.published))
     if entry.weights is not None and entry.train is not None:
         raise UsageError(f"{key}: a teacher is trained or has weights, not both")
     if entry.model is not None and entry.data is None:

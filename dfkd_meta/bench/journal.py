@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -27,14 +28,20 @@ def read_journal(path: Path) -> dict[str, Record]:
     for number, line in enumerate(whole.splitlines(), 1):
         try:
             record = json.loads(line)
+            _check_fields(record)
             records[record["key"]] = record
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise UsageError(
                 f"line {number} is not a record of a run",
                 where=str(path),
                 hint="remove the line; its run is then made again",
             ) from error
     return records
+
+
+def unfinished(record: Record | None) -> bool:
+    """Whether a run is to be made, or made again: a refusal is final, a failure is not."""
+    return record is None or record["status"] == "failed"
 
 
 def repair_journal(path: Path) -> bool:
@@ -50,12 +57,20 @@ def repair_journal(path: Path) -> bool:
 
 
 def append_record(path: Path, record: Record) -> None:
-    """Add one record: a single write, on the disk when this returns."""
-    line = json.dumps(record, sort_keys=True, allow_nan=False) + "\n"
+    """Add one record: a single write, on the disk when this returns.
+
+    Raises OSError when the disk is full; then the journal is as it was.
+    """
+    line = (json.dumps(record, sort_keys=True, allow_nan=False) + "\n").encode()
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    before = os.fstat(handle).st_size
     try:
-        os.write(handle, line.encode())
+        if os.write(handle, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(handle)
+    except OSError:
+        os.ftruncate(handle, before)
+        raise
     finally:
         os.close(handle)
 
@@ -81,6 +96,13 @@ def only_one(folder: Path) -> Iterator[None]:
                 "another bench is at work in this folder", where=str(folder)
             ) from error
         yield
+
+
+def _check_fields(record: Record) -> None:
+    """What readers of a journal rely on. Raises KeyError, TypeError."""
+    done = ["result", "teacher", "machine"] if record["status"] == "done" else []
+    for name in ["key", "reason", "cell", "sidecar", *done]:
+        record[name]
 
 
 def _whole(content: bytes) -> bytes:

@@ -41,7 +41,7 @@ def as_markdown(title: str, sections: Sequence[Section]) -> str:
     parts = [_section(section, sources) for section in begun]
     pairs = {section.pair: [s for s in begun if s.pair == section.pair] for section in begun}
     parts += [text for alike in pairs.values() if (text := _by_sidecar(alike))]
-    pending = sum(_missing(line) for section in sections for line in section.lines)
+    pending = sum(line.pending for section in sections for line in section.lines)
     used = "\n".join(parts)
     legend = [LEGEND, *(hint for name, hint in HINTS.items() if f" {name} " in used)]
     head = [f"# {title}", "", textwrap.fill(" ".join(legend), 100, break_on_hyphens=False)]
@@ -212,11 +212,6 @@ def _budget(name: str, budget: Budget) -> str:
         return f"budget `{name}`"
     share = f"{100 * budget.share:.0f} % of it for images made beforehand"
     return f"budget `{name}`, {budget.cpu_seconds:g} CPU s, {share}"
-
-
-def _missing(line: Line) -> int:
-    """Runs without a result and without a reason for that."""
-    return 0 if line.reasons else line.runs - len(line.records)
 
 
 def _remarks(lines: Sequence[Line]) -> list[str]:

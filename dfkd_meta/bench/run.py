@@ -13,7 +13,14 @@ from pathlib import Path
 
 from dfkd_meta.bench.cells import Run, result_key, runs_of, timed
 from dfkd_meta.bench.grid import Grid
-from dfkd_meta.bench.journal import Record, append_record, only_one, read_journal, repair_journal
+from dfkd_meta.bench.journal import (
+    Record,
+    append_record,
+    only_one,
+    read_journal,
+    repair_journal,
+    unfinished,
+)
 from dfkd_meta.bench.places import Places
 from dfkd_meta.bench.tasks import Answer, CellTask, TeacherTask
 from dfkd_meta.bench.teachers import ReadyTeacher, Teachers
@@ -82,7 +89,7 @@ def run_grid(bench: Bench, only: Sequence[str] = ()) -> list[Record]:
         _make_teachers(bench, runs, workers, threads)
         jobs = {job.key: job for job in reversed(_jobs(bench, runs))}
         known = read_journal(bench.journal)
-        todo = [job for key, job in reversed(jobs.items()) if _unfinished(known.get(key))]
+        todo = [job for key, job in reversed(jobs.items()) if unfinished(known.get(key))]
         count = f"{len(jobs) - len(todo)} of {len(jobs)} runs are done"
         bench.progress.step(f"{count}, {len(todo)} to make")
         return _make_runs(bench, todo, workers, threads)
@@ -215,7 +222,3 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _unfinished(record: Record | None) -> bool:
-    return record is None or record["status"] == "failed"

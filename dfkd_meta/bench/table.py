@@ -11,7 +11,7 @@ from typing import Any
 
 from dfkd_meta.bench.cells import CONTROLS, Run
 from dfkd_meta.bench.grid import Budget, Grid
-from dfkd_meta.bench.journal import Record
+from dfkd_meta.bench.journal import Record, unfinished
 from dfkd_meta.bench.published import Fact, code_of_authors, other_pairs, published_for
 
 AXES = ("teacher", "student", "profile", "budget")
@@ -21,7 +21,8 @@ AXES = ("teacher", "student", "profile", "budget")
 class Line:
     """One method under one set of circumstances: its runs over the seeds.
 
-    ``records`` are the finished runs; ``reasons`` say, once each, why others have no result.
+    ``records`` are the finished runs; ``reasons`` say, once each, why others have no result;
+    ``pending`` are still to be made, or again after a failure.
     """
 
     label: str
@@ -29,6 +30,7 @@ class Line:
     records: list[Record]
     reasons: list[str]
     runs: int
+    pending: int
 
     @property
     def control(self) -> bool:
@@ -133,6 +135,7 @@ def _line(label: str, found: Sequence[tuple[Run, Record | None]]) -> Line:
         records=[record for record in records if record["status"] == "done"],
         reasons=list(dict.fromkeys(reasons)),
         runs=len(found),
+        pending=sum(not run.skip and unfinished(record) for run, record in found),
     )
 
 

@@ -86,10 +86,10 @@ def run_method(
             f"resumed after {run.synthesizer.made} batches, {run.trainer.steps_done} student steps"
         )
     for _ in run.advance(progress):
+        if watch is not None:  # before the run is saved: what is skipped later was seen
+            watch(run)
         if saved is not None:
             saved.keep(run.state)
-        if watch is not None:
-            watch(run)
     if saved is not None:
         saved.write(run.state())
     return run.outcome()

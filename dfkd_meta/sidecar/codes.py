@@ -138,6 +138,7 @@ RECORDS = {
         "class_counts disagrees with num_classes or samples",
         "give one count per class that sum to samples, or leave it out",
     ),
+    "DM309": _error("there is no such date and time", "write the UTC time of the export"),
     "DM310": _error("a record names a tap that does not exist", "add the tap or correct the id"),
     "DM311": _error("the number of taps does not fit the kind", "see the table of kinds"),
     "DM312": _error(
@@ -145,7 +146,7 @@ RECORDS = {
     ),
     "DM313": _error(
         "channel-wise statistics at a tap without a channel axis",
-        'name one axis "channel", or reduce by unit',
+        'name one axis "c" or "f", or reduce by unit',
     ),
     "DM314": _error(
         "classes disagree with the scope or with num_classes",
@@ -156,6 +157,10 @@ RECORDS = {
         "a count exceeds the samples of the provenance", "count samples, not positions"
     ),
     "DM317": _error("the scope is not allowed for the kind", "see the table of kinds"),
+    "DM318": _error(
+        "statistics of the logits are taken elsewhere than at the model's output",
+        'name the tap with module "" and side "output"',
+    ),
     "DM320": _error("a tensor role that the kind requires is missing", "see the table of kinds"),
     "DM321": _warning(
         "a tensor role is unknown to the kind: it is kept, not checked", "see the kinds"
@@ -194,10 +199,16 @@ RECORDS = {
         "give ascending levels without 0 and 1; sort the values",
     ),
     "DM346": _error(
-        "mode counts are not whole numbers that sum to the count of their group",
+        "mode counts are not whole numbers that sum to the count of their group, or an unused mode "
+        "has a weight",
         "recount; unused modes have count 0 and weight 0",
     ),
     "DM347": _error("a basis vector is not of length 1", "normalize every row of the basis"),
+    "DM348": _error("a cosine is outside [-1, 1]", "divide by the lengths of both vectors"),
+    "DM349": _error(
+        "a matrix that must be a covariance is not symmetric or has a negative eigenvalue",
+        "accumulate in float64, and store both halves",
+    ),
     "DM350": _warning(
         "the kind is unknown to this version: kept, not checked", "upgrade dfkd-meta"
     ),
@@ -241,6 +252,10 @@ PRIVACY = {
     ),
     "DM410": _note(
         "privacy.min_group_size is below 11", "11 is the usual floor for released tables"
+    ),
+    "DM411": _warning(
+        "a factor or basis has more than one row for every five samples of a group or mode",
+        "keep fewer components: as many rows as samples hold the samples",
     ),
 }
 

@@ -20,6 +20,8 @@ class Role:
     probability: bool = False  # every value within [0, 1]
     sums_to_one: bool = False  # over the last axis
     lower_triangular: bool = False  # the last two axes form a Cholesky factor
+    cosine: bool = False  # every value within [-1, 1]
+    covariance: bool = False  # the last two axes are symmetric and positive semidefinite
     unit_rows: bool = False  # vectors along the last axis have length 1
     large: bool = False  # most of the bytes, and its use needs no more than half precision
 
@@ -58,6 +60,11 @@ class Kind:
     def has_features(self) -> bool:
         """Whether some role has the axis ``f``, so that taps and a reduction define its size."""
         return any("f" in role.axes for role in self.roles.values())
+
+    @property
+    def of_logits(self) -> bool:
+        """Whether it is taken at a tap without describing the features there: soft targets."""
+        return self.taps == 1 and not self.has_features
 
     @property
     def has_frequencies(self) -> bool:
@@ -122,7 +129,7 @@ KINDS: dict[str, Kind] = {
         ),
         _kind(
             "class_similarity",
-            {"similarity": Role("c c")},
+            {"similarity": Role("c c", cosine=True)},
             taps=None,
             needs_count=False,
             scopes=GLOBAL,
@@ -140,7 +147,7 @@ KINDS: dict[str, Kind] = {
         _kind("quantiles", {"probability": Role("q", probability=True), "value": Role("g f q")}),
         _kind(
             "power_spectrum",
-            {"mean": Role("g f"), "power": Role("g p f f")},
+            {"mean": Role("g f"), "power": Role("g p f f", covariance=True)},
             reductions=("channel",),
         ),
         _kind(

@@ -154,6 +154,11 @@ def read_spectrum(sidecar: Sidecar, device: torch.device) -> Spectrum | None:
         power = power.double()
         channels = len(mean)
         floor = FLOOR * power.diagonal(dim1=1, dim2=2).mean().clamp_min(1e-12)
-        root = torch.linalg.cholesky(power + floor * torch.eye(channels, device=device))
+        raised = power + floor * torch.eye(channels, device=device)
+        root, failed = torch.linalg.cholesky_ex(raised)
+        if failed.any():  # rounding may leave an eigenvalue below 0
+            values, vectors = torch.linalg.eigh(raised)
+            raised = vectors @ (values.clamp_min(floor)[..., None] * vectors.mT)
+            root = torch.linalg.cholesky(raised)
         return Spectrum(mean, root.view(*grid, channels, channels).float(), 1 + axis)
     return None

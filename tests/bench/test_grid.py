@@ -105,6 +105,15 @@ def grid_of(text: str, folder: Path) -> Path:
             "[teachers.t]\npublished = { a = 'x' }\nprofiles = ['b']\ndata = 'd'\n[methods.noise]",
             "teachers.t.profiles",
         ),
+        (
+            "[teachers.t]\npublished = { a = 'x' }\nprofiles = ['a', 'b']\ndata = 'd'\n"
+            "[methods.noise]",
+            "teachers.t.profiles.*no 'b'",
+        ),
+        (
+            "[teachers.t]\npublished = 'x'\nprofiles = ['full']\ndata = 'd'\n[methods.noise]",
+            "teachers.t.profiles.*one sidecar",
+        ),
     ],
 )  # fmt: skip
 def test_a_wrong_grid_names_the_key(text: str, message: str, tmp_path: Path) -> None:
@@ -137,6 +146,19 @@ def test_the_runs_are_the_product_of_the_axes(tmp_path: Path) -> None:
     assert {cell.profile for cell in cells if cell.teacher == "two"} == {"standard"}
     assert not [c for c in cells if c.method == "slow" and (c.budget == "long")]
     assert profiles_of(grid, "two") == ["standard"]
+
+
+def test_profiles_for_all_teachers_hold_for_published_ones(tmp_path: Path) -> None:
+    text = """profiles = ["minimal"]
+[teachers.t]
+published = { full = "a", minimal = "b" }
+test = "digits"
+[methods.noise]
+"""
+    assert {run.cell.profile for run in runs_of(read_grid(grid_of(text, tmp_path)))} == {"minimal"}
+    everywhere = text.replace('profiles = ["minimal"]\n', "")
+    found = {run.cell.profile for run in runs_of(read_grid(grid_of(everywhere, tmp_path)))}
+    assert found == {"full", "minimal"}
 
 
 def test_a_budget_may_be_for_some_teachers_and_methods_only(tmp_path: Path) -> None:

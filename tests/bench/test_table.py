@@ -171,3 +171,13 @@ def test_accuracy_on_the_way_is_a_mean_over_seeds(grid: Grid) -> None:
     rows = list(csv.DictReader(io.StringIO(curves_as_csv(sections))))
     assert {row["method"] for row in rows} == {"recorded"}
     assert [row["accuracy"] for row in rows[:4]] == ["0.5", "0.9", "0.5", "0.91"]
+
+
+def test_what_failed_is_still_to_be_made(grid: Grid) -> None:
+    failed = {"status": "failed", "reason": "killed", "result": {}}
+    results = [
+        (run, {**failed, "cell": asdict(run.cell)} if run.cell.seed == 0 else None)
+        for run in runs_of(grid)
+    ]
+    made = sum(not run.skip for run, _ in results)
+    assert f"**{made} runs are still to be made.**" in as_markdown("t", sections_of(grid, results))

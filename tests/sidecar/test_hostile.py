@@ -12,17 +12,35 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dfkd_meta.sidecar import MANIFEST_FILE, TENSOR_FILE, ValidationReport, validate_sidecar
+from dfkd_meta.sidecar import KINDS, MANIFEST_FILE, TENSOR_FILE, ValidationReport, validate_sidecar
 from dfkd_meta.sidecar.issues import MAX_ISSUES, Issue, pointer, short
 from dfkd_meta.sidecar.json_text import MAX_MANIFEST_BYTES
 from dfkd_meta.sidecar.store import MAX_TENSOR_FILE_BYTES, MAX_TENSORS
 from dfkd_meta.sidecar.validation import examine
+from tests.sidecar.cases.valid import CASES as VALID
 from tests.sidecar.example import Example, full, put, safetensors, small
 
 SAME_FOLDER = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-BASE = full()
+
+
+MORE_KINDS = ("mixture", "quantiles", "power-spectrum", "spectrum-over-two-taps", "dropout")
+
+
+def every_kind() -> Example:
+    """The profile full, and a record of every kind that it does not hold."""
+    made = full()
+    for case in VALID:
+        if case.name in MORE_KINDS:
+            other = copy.deepcopy(case.example.document)
+            made.document["statistics"] += other["statistics"]
+            made.document["privacy"]["tracing_strength"] |= other["privacy"]["tracing_strength"]
+            made.tensors |= case.example.tensors
+    return made.seal()
+
+
+BASE = every_kind()
 SCALARS = st.none() | st.booleans() | st.integers(-3, 2**63 - 1) | st.text(max_size=3)
 SCALARS |= st.floats(allow_nan=False, allow_infinity=False)
 VALUES = st.recursive(
@@ -47,7 +65,7 @@ PLACES = places(BASE.document)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return full().write(tmp_path)
+    return every_kind().write(tmp_path)
 
 
 @SAME_FOLDER
@@ -97,7 +115,7 @@ def test_any_bytes_changed_in_the_tensor_file(folder: Path, data: st.DataObject)
 @SAME_FOLDER
 @given(st.sampled_from(sorted(BASE.tensors)), st.data())
 def test_any_values_in_a_tensor(folder: Path, key: str, data: st.DataObject) -> None:
-    example = full()
+    example = every_kind()
     old = example.tensors[key]
     values = data.draw(st.lists(st.floats(width=32), min_size=old.size, max_size=old.size))
     example.tensors[key] = np.array(values, np.float32).reshape(old.shape)
@@ -180,3 +198,8 @@ def test_pointers_are_escaped_and_values_are_cut() -> None:
     assert len(short("x" * 10**6)) <= 80
     assert short({"a": 1}) == "an object of 1 entries"
     assert "\x1b" not in short("\x1b[31m")
+
+
+def test_the_example_holds_every_kind(folder: Path) -> None:
+    assert {record["kind"] for record in BASE.document["statistics"]} == set(KINDS)
+    assert validate_sidecar(folder, strict=True).ok

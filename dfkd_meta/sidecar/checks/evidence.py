@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dfkd_meta.sidecar.issues import ValidationReport, pointer
 from dfkd_meta.sidecar.kinds import KINDS, Kind
@@ -49,6 +49,7 @@ class Evidence:
     report: ValidationReport
     own: TensorData | None = None
     teacher: dict[str, TensorData] = field(default_factory=dict)
+    facts: dict[tuple[str | None, ...], Any] = field(default_factory=dict)
 
     @cached_property
     def taps(self) -> dict[str, Tap]:
@@ -74,6 +75,34 @@ class Evidence:
         entry = source.header.entries.get(ref.key) if source else None
         agrees = entry and (entry.dtype, list(entry.shape)) == (ref.dtype, ref.shape)
         return entry if agrees else None
+
+    def role(self, record: StatisticRecord, role: str) -> TensorRef | None:
+        """The reference of a role whose axes are as many as the kind says."""
+        kind, ref = known_kind(record), record.tensors.get(role)
+        if kind is None or ref is None or len(ref.shape) != len(kind.roles[role].axes.split()):
+            return None
+        return ref
+
+    def fact(self, name: str, find: Callable[..., Any], *refs: TensorRef | None) -> Any:
+        """What ``find`` says of the values of tensors; None when one cannot be read.
+
+        It is found once, however many records name the tensors: a file of many records that point
+        at one large tensor must not cost the time of many tensors. What cannot be read is noted
+        where references are checked.
+        """
+        key: tuple[str | None, ...] = (name,)
+        entries = []
+        for ref in refs:
+            entry, source = (self.entry(ref), self.source(ref)) if ref else (None, None)
+            if ref is None or entry is None or source is None:
+                return None
+            if ref.file is not None and entry.end - entry.begin > MAX_POINTED_BYTES:
+                return None
+            key = (*key, ref.file, ref.key)
+            entries.append((source, entry))
+        if key not in self.facts:
+            self.facts[key] = find(*(source.read(entry) for source, entry in entries))
+        return self.facts[key]
 
     def features(self, record: StatisticRecord) -> int | None:
         """Number of features of a record over its taps; None where a tap does not allow it."""

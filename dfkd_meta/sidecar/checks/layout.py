@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 
 from dfkd_meta.sidecar.checks.evidence import Evidence
 from dfkd_meta.sidecar.issues import pointer, short
@@ -12,7 +13,7 @@ CHANNELS = {"gray": 1, "rgb": 3, "bgr": 3}
 
 
 def check_layout(evidence: Evidence) -> None:
-    """DM301 to DM308."""
+    """DM301 to DM309."""
     _check_inputs(evidence, evidence.manifest.inputs)
     outputs = evidence.manifest.outputs
     names = outputs.label_names
@@ -73,6 +74,11 @@ def _check_outer_tap(evidence: Evidence, path: str, tap: Tap) -> None:
 
 def _check_provenance(evidence: Evidence) -> None:
     provenance = evidence.manifest.provenance
+    try:
+        datetime.fromisoformat(provenance.created)
+    except ValueError:
+        text = f"there is no such date and time as {short(provenance.created)}"
+        evidence.add("DM309", "/provenance/created", text)
     counts, classes = provenance.class_counts, evidence.manifest.outputs.num_classes
     if counts is None:
         return

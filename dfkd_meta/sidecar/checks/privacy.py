@@ -7,13 +7,14 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from dfkd_meta.sidecar.arrays import Array
 from dfkd_meta.sidecar.checks.evidence import Evidence, known_kind
-from dfkd_meta.sidecar.checks.values import role_values
 from dfkd_meta.sidecar.issues import pointer, short
 from dfkd_meta.sidecar.manifest import Privacy, StatisticRecord, Tap
 
 USUAL_FLOOR = 11
 STRENGTH_TOLERANCE = 1e-3
+SAMPLES_PER_ROW = 5
 LEVEL_ROUNDING = 2.0**-23  # levels are float32
 
 
@@ -35,6 +36,7 @@ def check_privacy(evidence: Evidence) -> None:
     for path, record in evidence.records():
         _check_counts(evidence, path, record, privacy.min_group_size)
         _check_strength(evidence, path, record)
+        _check_rows(evidence, path, record)
         _check_input(evidence, path, record)
 
 
@@ -94,14 +96,15 @@ def _check_counts(evidence: Evidence, path: str, record: StatisticRecord, floor:
     if known_kind(record) is None:
         return
     if record.kind == "mixture":
-        modes = role_values(evidence, record, "mode_count")
-        if modes is not None and ((modes > 0) & (modes < floor)).any():
+        smallest = evidence.fact("mode", _smallest_mode, evidence.role(record, "mode_count"))
+        if smallest is not None and smallest < floor:
             text = f"a mode of fewer than {floor:,} samples"
             evidence.add("DM401", path + "/tensors/mode_count", text)
     if record.kind == "quantiles" and record.count:
-        levels = role_values(evidence, record, "probability")
-        if levels is not None:
-            tail = float(min(levels.min(), 1 - levels.max())) * min(record.count)
+        levels = evidence.role(record, "probability")
+        beyond = evidence.fact("beyond", lambda x: float(min(x.min(), 1 - x.max())), levels)
+        if beyond is not None:
+            tail = beyond * min(record.count)
             if tail < floor * (1 - 1e-6) - LEVEL_ROUNDING * min(record.count):
                 text = f"{tail:.3g} samples beyond the outermost level, below {floor:,}"
                 evidence.add("DM409", path + "/tensors/probability", text)
@@ -126,12 +129,41 @@ def _check_strength(evidence: Evidence, path: str, record: StatisticRecord) -> N
 
 def _smallest_group(evidence: Evidence, record: StatisticRecord) -> int:
     """Samples of the smallest group; a mode of a mixture is one. 0 when there is none."""
-    counts = np.array(record.count or [0])
-    if record.kind == "mixture":
-        modes = role_values(evidence, record, "mode_count")
-        if modes is not None and (modes > 0).any():
-            counts = modes[modes > 0]
-    return int(counts.min())
+    smallest = min(record.count or [0])
+    if record.kind != "mixture":
+        return smallest
+    mode = evidence.fact("mode", _smallest_mode, evidence.role(record, "mode_count"))
+    return smallest if mode is None else int(mode)
+
+
+def _smallest_mode(counts: Array) -> float | None:
+    """Samples of the smallest mode in use; None when no count is a number."""
+    used = counts[np.isfinite(counts) & (counts > 0)]
+    return float(used.min()) if used.size else None
+
+
+def _check_rows(evidence: Evidence, path: str, record: StatisticRecord) -> None:
+    """As many rows as samples hold the samples, where a sample is one observation."""
+    if known_kind(record) is None or record.reduction == "channel" or not record.count:
+        return
+    for role in ("factor", "basis"):
+        rows = evidence.fact("rows", _rows, evidence.role(record, role))
+        counts = np.array(record.count, np.float64)
+        if record.kind == "mixture":
+            counts = evidence.fact("counts", np.array, evidence.role(record, "mode_count"))
+        if rows is None or counts is None or rows.shape != counts.shape:
+            continue
+        with np.errstate(invalid="ignore"):
+            most = np.maximum(counts // SAMPLES_PER_ROW, 1)
+        if (rows > most)[counts > 0].any():
+            text = f"up to {rows.max()} rows, and groups or modes of {counts.min():.0f} samples"
+            evidence.add("DM411", path + pointer("tensors", role), text)
+
+
+def _rows(factor: Array) -> Array:
+    """Rows other than zero of each matrix: `... k f` to `...`."""
+    rows: Array = factor.any(-1).sum(-1)
+    return rows
 
 
 def _check_input(evidence: Evidence, path: str, record: StatisticRecord) -> None:

@@ -65,7 +65,10 @@ class _Promises:
 
     def minimal(self) -> list[str]:
         held = {record.kind for record in self.records}
-        moments = any(r.scope == "global" and self._by_channel(r) for r in self.records)
+        moments = any(
+            r.kind == "moments" and r.scope == "global" and self._by_channel(r)
+            for r in self.records
+        )
         wanted = {
             "a batchnorm record or global channel-wise moments": "batchnorm" in held or moments,
             "soft_targets": "soft_targets" in held,

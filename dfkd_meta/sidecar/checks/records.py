@@ -7,11 +7,11 @@ from itertools import pairwise
 from dfkd_meta.sidecar.checks.evidence import Evidence, features_at, groups
 from dfkd_meta.sidecar.issues import pointer, short
 from dfkd_meta.sidecar.kinds import KINDS, Kind, Param
-from dfkd_meta.sidecar.manifest import StatisticRecord
+from dfkd_meta.sidecar.manifest import StatisticRecord, Tap
 
 
 def check_records(evidence: Evidence) -> None:
-    """DM301, DM310 to DM322, DM350, DM351."""
+    """DM301, DM310 to DM318, DM320 to DM322, DM350, DM351."""
     seen: set[str] = set()
     for path, record in evidence.records():
         if record.id in seen:
@@ -74,6 +74,8 @@ def _check_kind(evidence: Evidence, path: str, record: StatisticRecord, kind: Ki
         wanted = "at least one" if kind.taps is None else str(kind.taps)
         text = f"{len(record.taps)} taps; {kind.name} names {wanted}"
         evidence.add("DM311", path + "/taps", text)
+    if kind.of_logits and any(not _is_output(evidence.taps.get(name)) for name in record.taps):
+        evidence.add("DM318", path + "/taps", f"{kind.name} at {short(record.taps[0])}")
     if kind.has_features:
         _check_reduction(evidence, path, record, kind)
     _check_roles(evidence, path, record, kind)
@@ -81,6 +83,11 @@ def _check_kind(evidence: Evidence, path: str, record: StatisticRecord, kind: Ki
         if not _param_fits(record.params.get(name), rule):
             text = f"{kind.name} needs {name}, not {short(record.params.get(name))}"
             evidence.add("DM322", path + pointer("params", name), text)
+
+
+def _is_output(tap: Tap | None) -> bool:
+    """Whether a tap is the whole model's output; one that does not exist is noted elsewhere."""
+    return tap is None or (not tap.module and tap.side == "output")
 
 
 def _check_reduction(evidence: Evidence, path: str, record: StatisticRecord, kind: Kind) -> None:

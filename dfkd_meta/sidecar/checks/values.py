@@ -1,19 +1,22 @@
-"""The numbers themselves: finite, of the right sign, probabilities, triangular, ascending."""
+"""The numbers themselves: finite, of the right sign, probabilities, covariances, ascending."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
 from dfkd_meta.sidecar.arrays import Array
-from dfkd_meta.sidecar.checks.evidence import MAX_POINTED_BYTES, Evidence, known_kind
+from dfkd_meta.sidecar.checks.evidence import Evidence, known_kind
 from dfkd_meta.sidecar.issues import pointer
 from dfkd_meta.sidecar.kinds import Role
-from dfkd_meta.sidecar.manifest import StatisticRecord, TensorRef
+from dfkd_meta.sidecar.manifest import StatisticRecord
 
 # float32 sums of thousands of probabilities, and F16 storage, miss 1 by about this much.
 SUM_TOLERANCE = 2e-3
+TOLERANCE = 1e-3  # rounding in float16 leaves a cosine or a covariance by less than this
+MOST_CHANNELS = 1024  # eigenvalues of larger matrices would take minutes
 # Rows of at most this many elements are looked at together, to keep temporary memory small.
 CHUNK = 2**22
 
@@ -21,18 +24,14 @@ Rule = Callable[[Array], bool]
 
 
 def check_values(evidence: Evidence) -> None:
-    """DM340 to DM347. Each tensor is examined once per rule, however often it is named."""
-    done: dict[tuple[str | None, str, str], bool] = {}
+    """DM340 to DM349. Each tensor is examined once per rule, however often it is named."""
     for path, record in evidence.records():
         kind = known_kind(record)
         for role, ref in record.tensors.items():
             rule = kind.roles.get(role, Role("")) if kind else Role("")
             where = path + pointer("tensors", role)
             for code, text, good in _rules(rule if ref.axes == rule.axes else Role("")):
-                key = (ref.file, ref.key, code)
-                if key not in done:
-                    done[key] = _holds(evidence, ref, good)
-                if not done[key]:
+                if evidence.fact(code, partial(_holds, good), ref) is False:
                     evidence.add(code, where, f"{ref.key}: {text}")
         if record.kind == "quantiles" and kind:
             _check_quantiles(evidence, path, record)
@@ -52,26 +51,19 @@ def _rules(rule: Role) -> Iterator[tuple[str, str, Rule]]:
         yield "DM344", "not lower triangular with a diagonal >= 0", _is_cholesky
     if rule.unit_rows:
         yield "DM347", "a vector is not of length 1", _unit_rows
+    if rule.cosine:
+        yield "DM348", "a cosine outside [-1, 1]", _is_cosine
+    if rule.covariance:
+        yield "DM349", "a matrix that is no covariance", _is_covariance
 
 
-def _holds(evidence: Evidence, ref: TensorRef, good: Rule) -> bool:
-    """Whether a rule holds for a tensor; true when the tensor cannot be read (noted elsewhere)."""
-    values = read_values(evidence, ref)
-    if values is None or values.size == 0:
+def _holds(good: Rule, values: Array) -> bool:
+    """Whether a rule holds for a tensor, looked at in pieces."""
+    if values.size == 0:
         return True
     matrices = values.reshape(-1, *values.shape[-2:]) if values.ndim > 1 else values[None, None]
     step = max(1, CHUNK // max(1, matrices[0].size))
     return all(good(matrices[at : at + step]) for at in range(0, len(matrices), step))
-
-
-def read_values(evidence: Evidence, ref: TensorRef) -> Array | None:
-    """The tensor that a reference names, if manifest and file agree on it."""
-    entry, source = evidence.entry(ref), evidence.source(ref)
-    if entry is None or source is None:
-        return None
-    if ref.file is not None and entry.end - entry.begin > MAX_POINTED_BYTES:
-        return None
-    return source.read(entry)
 
 
 def _finite(x: Array) -> bool:
@@ -94,36 +86,63 @@ def _unit_rows(x: Array) -> bool:
         return bool((np.abs(squares - 1) <= SUM_TOLERANCE).all())
 
 
+def _is_cosine(x: Array) -> bool:
+    return bool((np.abs(x) <= 1 + TOLERANCE).all())
+
+
+def _is_covariance(x: Array) -> bool:
+    """Symmetric and positive semidefinite, but for rounding."""
+    x = x.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        rounding = TOLERANCE * np.abs(x).max((-2, -1))
+        if not np.isfinite(rounding).all():
+            return True  # noted as DM340
+        if (np.abs(x - x.mT).max((-2, -1)) > rounding).any():
+            return False
+    if x.shape[-1] > MOST_CHANNELS:
+        return bool((np.diagonal(x, axis1=-2, axis2=-1) >= 0).all())
+    return bool((np.linalg.eigvalsh(x).min(-1) >= -rounding).all())
+
+
 def _check_quantiles(evidence: Evidence, path: str, record: StatisticRecord) -> None:
-    levels = role_values(evidence, record, "probability")
-    if levels is not None and not (_ascending(levels) and levels[0] > 0 and levels[-1] < 1):
+    levels = evidence.role(record, "probability")
+    if evidence.fact("levels", _are_levels, levels) is False:
         text = "levels must ascend within (0, 1)"
         evidence.add("DM345", path + "/tensors/probability", text)
-    values = role_values(evidence, record, "value")
-    if values is not None and (values[..., 1:] < values[..., :-1]).any():
+    values = evidence.role(record, "value")
+    if evidence.fact("descend", lambda x: bool((x[..., 1:] < x[..., :-1]).any()), values):
         evidence.add("DM345", path + "/tensors/value", "the values of a feature descend")
 
 
-def _ascending(levels: Array) -> bool:
-    return bool((levels[1:] > levels[:-1]).all())
+def _are_levels(x: Array) -> bool:
+    return bool((x[1:] > x[:-1]).all() and x[0] > 0 and x[-1] < 1)
 
 
 def _check_modes(evidence: Evidence, path: str, record: StatisticRecord) -> None:
-    modes = role_values(evidence, record, "mode_count")
-    if modes is None or record.count is None or len(record.count) != len(modes):
+    counts, weights = (evidence.role(record, role) for role in ("mode_count", "weight"))
+    whole = evidence.fact("whole", _are_whole, counts)
+    sums = evidence.fact("sums", _sums, counts)
+    if sums is None or record.count is None or len(record.count) != len(sums):
         return
-    with np.errstate(over="ignore", invalid="ignore"):
-        whole = bool((modes == np.rint(modes)).all())
-        sums = modes.sum(-1, dtype=np.float64)
     # float32 counts are whole only up to 2**24; beyond, the sum is allowed its rounding.
     if not whole or not np.allclose(sums, record.count, rtol=1e-6, atol=0):
         text = "mode counts must be whole and sum to the count of their group"
         evidence.add("DM346", path + "/tensors/mode_count", text)
+    if evidence.fact("unused", _unused_has_weight, counts, weights):
+        text = "a mode of no samples must have weight 0"
+        evidence.add("DM346", path + "/tensors/weight", text)
 
 
-def role_values(evidence: Evidence, record: StatisticRecord, role: str) -> Array | None:
-    """A role's values when its axes are as many as its kind says."""
-    kind, ref = known_kind(record), record.tensors.get(role)
-    if kind is None or ref is None or len(ref.shape) != len(kind.roles[role].axes.split()):
-        return None
-    return read_values(evidence, ref)
+def _are_whole(x: Array) -> bool:
+    with np.errstate(invalid="ignore"):
+        return bool((x == np.rint(x)).all())
+
+
+def _sums(x: Array) -> Array:
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums: Array = x.sum(-1, dtype=np.float64)
+        return sums
+
+
+def _unused_has_weight(counts: Array, weights: Array) -> bool:
+    return counts.shape == weights.shape and bool((weights[counts == 0] != 0).any())

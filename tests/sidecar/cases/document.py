@@ -81,6 +81,7 @@ CASES = [
     _put("path-leaves-folder", "DM124", "/teacher/files/0/path", "../model.safetensors"),
     _put("digest-malformed", "DM124", "/teacher/files/0/sha256", "ABC"),
     _put("extension-without-prefix", "DM124", "/extensions", {"lab": 1}),
+    _put("date-that-never-was", "DM309", "/provenance/created", "2026-99-99T99:99:99Z"),
     _put("control-character", "DM124", "/outputs/label_names", ["\u001b[31m", "b"]),
     _put("no-teacher-file", "DM125", "/teacher/files", []),
     _put("five-axes", "DM125", "/inputs/shape", [1, 1, 1, 2, 2]),

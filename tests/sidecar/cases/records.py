@@ -8,7 +8,17 @@ import numpy as np
 
 from tests.sidecar.cases import Case
 from tests.sidecar.cases.valid import CASES as VALID
-from tests.sidecar.example import Edit, Example, drop, minimal, put, small, standard
+from tests.sidecar.example import (
+    Edit,
+    Example,
+    drop,
+    minimal,
+    put,
+    record,
+    small,
+    standard,
+    traced,
+)
 
 PLACE = "/statistics/0"
 
@@ -58,6 +68,14 @@ def _wide_factor(example: Example) -> None:
     example.document["statistics"][0]["tensors"]["factor"]["shape"] = [2, 2, 4, 3]
 
 
+def _covariance_for_moments(example: Example) -> None:
+    """A global covariance where minimal promises BatchNorm or moments."""
+    example.document["statistics"].pop(0)
+    item = record("cov", "covariance", "fc", "unit")
+    example.add(item, mean=np.zeros((1, 3)), cholesky=np.eye(3)[None])
+    traced(example, cov=3)
+
+
 RECORDS = [
     Case("tap-unknown", ["DM310"], small(), [
         put(PLACE + "/taps", ["conv9"]), drop("/privacy/tracing_strength/m"),
@@ -84,6 +102,8 @@ RECORDS = [
           put(PLACE + "/classes", [0, 1])),
     _case("role-missing", "DM320", small(), drop(PLACE + "/tensors/variance"),
           lambda e: e.tensors.pop("m/variance")),
+    _case("soft-targets-of-a-hidden-layer", "DM318", minimal(),
+          put("/statistics/1/taps", ["conv2"])),
     _case("parameter-missing", "DM322", minimal(), put(PLACE + "/params", {})),
     _case("temperature-zero", "DM322", minimal(), put("/statistics/1/params/temperature", 0)),
     _case("graph-unknown", "DM322", of("spectrum-over-two-taps"),
@@ -117,7 +137,16 @@ RECORDS = [
     ]),
     _case("quantile-values-descend", "DM345", of("quantiles"), values("q/value", [2.0, 1.0, 0.0])),
     _case("modes-do-not-sum", "DM346", of("mixture"), values("x/mode_count", [[20, 21], [20, 0]])),
+    Case("modes-without-end", ["DM340", "DM346"], of("mixture"), [
+          values("x/mode_count", [[np.inf, 20], [20, 0]])]),
+    _case("unused-mode-with-weight", "DM346", of("mixture"),
+          values("x/weight", [[0.5, 0.5], [0.5, 0.5]])),
+    _case("cosine-above-one", "DM348", minimal(), values("sim/similarity", [[1, 7], [7, 1]])),
+    _case("power-negative", "DM349", of("power-spectrum"), values("p/power", -1.0)),
+    _case("power-not-symmetric", "DM349", of("power-spectrum"),
+          values("p/power", [[2.0, 1.0], [0.5, 2.0]])),
     _case("basis-not-normalized", "DM347", of("spectrum-over-two-taps"), values("s/basis", 1.0)),
+    _case("minimal-by-covariance", "DM360", minimal(), _covariance_for_moments),
     Case("minimal-without-promises", ["DM360"] * 3, small(), [put("/profile", "minimal"),
           put(PLACE + "/reduction", "unit"), put("/taps/2/shape", [2, 1, 1]),
     ]),

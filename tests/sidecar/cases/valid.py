@@ -89,6 +89,16 @@ def _power_spectrum() -> Example:
     return traced(made, p=4)
 
 
+def _many_rows() -> Example:
+    made = empty().add(
+        record("cov", "covariance", "fc", "unit", classes=True, count=[40, 11]),
+        mean=np.zeros((2, 3), np.float32),
+        factor=np.ones((2, 3, 3), np.float32),
+        residual_variance=[0.1, 0.2],
+    )
+    return traced(made, cov=3)
+
+
 def _dropout() -> Example:
     item = record("d", "dropout", None, None, params={"sites": ["drop1", "drop2"]})
     return empty().add(item, keep_probability=[0.8, 0.5]).seal()
@@ -214,5 +224,6 @@ CASES = [
         put("/statistics/0/count", [1]),
         put("/privacy/tracing_strength/m", 1.414214),
     ]),
+    Case("more-rows-than-samples-bear", ["DM411"], _many_rows()),
     Case("input-record-in-standard", ["DM407", "DM408"], full(), [put("/profile", "standard")]),
 ]  # fmt: skip
