@@ -12,7 +12,8 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	@mkdir -p $(VENV)/typing && ln -sfn $(CURDIR)/cli $(VENV)/typing/dfkd_meta_cli
+	MYPYPATH=$(VENV)/typing $(BIN)/mypy -p dfkd_meta -p dfkd_meta_cli
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n 2
 

@@ -79,6 +79,8 @@ NAMES = {
 
 
 def _print(facts: dict[str, Any]) -> None:
+    from dfkd_meta.sidecar import bytes_text
+
     rows = [("teacher", f"{100 * facts['teacher_accuracy']:.2f}", "", "")]
     rows += [
         (
@@ -91,6 +93,6 @@ def _print(facts: dict[str, Any]) -> None:
     ]
     print_table("Accuracy on test digits", ["", "accuracy %", "images n", "seconds"], rows)
     print_line(
-        f"The sidecar holds {facts['sidecar_bytes'] / 1024:.0f} KB; "
+        f"The sidecar holds {bytes_text(facts['sidecar_bytes'])}; "
         f"the whole demo took {facts['seconds']:.0f} seconds."
     )

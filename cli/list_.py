@@ -99,7 +99,7 @@ def _components(published: Path, factory: str | None) -> list[dict[str, Any]]:
             "method": row.method,
             **{name: _cell(row.components.get(name)) for name in COLUMNS},
             "other terms": ", ".join(f"{name} {weight:g}" for name, weight in row.others.items()),
-            "": row.note,
+            "note": row.note,
         }
         for row in table
     ]

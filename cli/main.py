@@ -30,6 +30,7 @@ VERBS = [
     "list",
 ]
 
+NOT_FOR_VALIDATION = ("torch", "safetensors", "huggingface_hub", "yaml")
 NO_MEMORY = "there is not enough memory for this; smaller batches need less"
 
 app = typer.Typer(
@@ -79,6 +80,11 @@ def main() -> None:
         if "can't allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError":
             _refused(NO_MEMORY)
         raise
+    except ModuleNotFoundError as error:  # installed for validation alone
+        missing = (error.name or "").partition(".")[0]
+        if missing not in NOT_FOR_VALIDATION:
+            raise
+        _refused(f"{missing} is not installed; 'pip install dfkd-meta' brings what this verb needs")
     except OSError as error:  # a full disk, a closed output: nothing a library call could foresee
         _refused(f"the system refused: {error.strerror or error}")
 

@@ -45,6 +45,15 @@ def print_line(text: str) -> None:
     print(text)
 
 
+def printable(text: str, limit: int = 2_000) -> str:
+    """Text without control characters, which could steer a terminal, and of bounded length.
+
+    Names in a sidecar or a config are those of a stranger.
+    """
+    cut = text if len(text) <= limit else text[:limit] + "..."
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in cut)
+
+
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table; a column whose last word is a unit (``%``, ``n``) is aligned right."""
     from rich.markup import escape
@@ -55,7 +64,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         numeric = name.split()[-1:] in (["%"], ["bytes"], ["seconds"], ["count"], ["n"])
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
+        table.add_row(*(escape(printable(str(cell))) for cell in row))
     stdout().print(table)
 
 
@@ -68,11 +77,12 @@ def errors_as_text() -> Iterator[None]:
         from rich.markup import escape
 
         console = stderr()
-        console.print(f"[bold red]error[/] {error.code}: {escape(error.message)}", soft_wrap=True)
+        message = escape(printable(error.message))
+        console.print(f"[bold red]error[/] {error.code}: {message}", soft_wrap=True)
         if error.where:
-            console.print(f"  where: {escape(error.where)}", soft_wrap=True)
+            console.print(f"  where: {escape(printable(error.where))}", soft_wrap=True)
         if error.hint:
-            console.print(f"  hint:  {escape(error.hint)}", soft_wrap=True)
+            console.print(f"  hint:  {escape(printable(error.hint))}", soft_wrap=True)
         raise typer.Exit(error.exit_code) from error
 
 
@@ -87,7 +97,7 @@ class TerminalProgress:
         if not self.quiet:
             from rich.markup import escape
 
-            self.console.print(f"[cyan]>[/] {escape(message)}", soft_wrap=True)
+            self.console.print(f"[cyan]>[/] {escape(printable(message))}", soft_wrap=True)
 
     def track(self, items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
         from rich import progress as bars

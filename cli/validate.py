@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dfkd_meta_cli.options import AsJson
-from dfkd_meta_cli.output import errors_as_text, print_json, print_line
+from dfkd_meta_cli.output import errors_as_text, print_json, print_line, printable
 
 
 def command(
@@ -47,8 +47,3 @@ def command(
         print_line(f"{folder}: {verdict}" + (f" ({found})" if found else ""))
     if not report.ok:
         raise typer.Exit(1)
-
-
-def printable(text: str) -> str:
-    """Text from a file without control characters, which could steer a terminal."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -18,6 +18,7 @@ from dfkd_meta.sidecar import (
     Privacy,
     StatisticRecord,
 )
+from dfkd_meta.sidecar.checks.privacy import describes_input
 from dfkd_meta.sidecar.summary import bytes_text, record_bytes
 
 BEGIN = "<!-- dfkd-meta:begin -->"
@@ -160,7 +161,7 @@ def privacy_lines(manifest: Manifest) -> list[str]:
     privacy = manifest.privacy
     lines = [
         f"Every group of samples behind a statistic has at least {privacy.min_group_size} samples.",
-        mechanism(privacy),
+        mechanism(privacy, len(manifest.statistics)),
     ]
     if privacy.tracing_strength:
         record, strength = max(privacy.tracing_strength.items(), key=lambda item: item[1])
@@ -168,21 +169,29 @@ def privacy_lines(manifest: Manifest) -> list[str]:
             f"Tracing strength sqrt(features / samples): at most {strength:.3g} ({code(record)}); "
             "the larger it is, the better one can test whether a known sample was in the data."
         )
-    linear = {tap.id for tap in manifest.taps if tap.linear_in_input}
-    direct = [record.id for record in manifest.statistics if linear & set(record.taps)]
+    taps = {tap.id: tap for tap in manifest.taps}
+    direct = sum(describes_input(r, map(taps.get, r.taps)) for r in manifest.statistics)
     if direct:
         lines.append(
-            f"{len(direct)} of {len(manifest.statistics)} records are statistics of the inputs "
+            f"{direct} of {len(manifest.statistics)} records are statistics of the inputs "
             "themselves (taken at the input, or at a layer that is linear in it)."
         )
     return lines
 
 
-def mechanism(privacy: Privacy) -> str:
+def mechanism(privacy: Privacy, records: int) -> str:
+    """What is claimed, and of how many of the records: the rest have no guarantee."""
     if privacy.mechanism == "none" or privacy.epsilon is None:
         return "No noise was added: there is no differential-privacy guarantee."
     delta = f", delta {privacy.delta:g}" if privacy.delta is not None else ""
-    return f"Gaussian noise was added: epsilon {privacy.epsilon:g}{delta}."
+    covered = set(privacy.covers or ())
+    noise = f"Gaussian noise was added to {len(covered)} of {records} records"
+    claim = f"{noise}: epsilon {privacy.epsilon:g}{delta}."
+    if len(covered) >= records:
+        return claim
+    named = ", ".join(code(name) for name in sorted(covered)[:4])
+    more = f" and {len(covered) - 4} more" if len(covered) > 4 else ""
+    return f"{claim} The others have no guarantee; covered: {named}{more}."
 
 
 def table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -10,12 +10,14 @@ import yaml  # type: ignore[import-untyped]
 from dfkd_meta.errors import HubError
 
 _FENCED = re.compile(
-    r"\A---[ \t]*\r?\n(?P<yaml>.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE
+    r"\A\ufeff?\s*---[ \t]*\r?\n(?P<yaml>.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE
 )
 _TOP_LEVEL_KEY = re.compile(
     r"^(?=[^\s#\-\[\]{},])(?P<key>[^:\n]+?)[ \t]*:(?=[ \t\r\n]|\Z)", re.MULTILINE
 )
 _TAIL = re.compile(r"(?:^[ \t]*(?:#[^\n]*)?(?:\r?\n|\Z))+\Z", re.MULTILINE)
+# PyYAML lets a date or a number that cannot be built, or too deep a nesting, through as it fails.
+UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)
 _HINT = "mend the block between the '---' lines on top of README.md"
 
 
@@ -50,7 +52,7 @@ def update(card: str, values: dict[str, Any]) -> str:
 def _load(source: str) -> dict[str, Any]:
     try:
         data = yaml.safe_load(source) if source.strip() else {}
-    except yaml.YAMLError as error:
+    except UNREADABLE as error:
         text = " ".join(str(error).split())
         raise HubError(f"the metadata of the model card is not YAML: {text}", hint=_HINT) from error
     if data is None:
@@ -63,7 +65,7 @@ def _load(source: str) -> dict[str, Any]:
 def _holds(source: str, expected: dict[str, Any]) -> bool:
     try:
         return bool(yaml.safe_load(source) == expected)
-    except yaml.YAMLError:
+    except UNREADABLE:
         return False
 
 

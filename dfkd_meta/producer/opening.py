@@ -10,7 +10,7 @@ from pydantic import Field, JsonValue, ValidationError
 from dfkd_meta.errors import UsageError
 from dfkd_meta.producer.config import ExportConfig
 from dfkd_meta.sidecar import InputSpec
-from dfkd_meta.teachers import Teacher, for_all_channels, open_teacher
+from dfkd_meta.teachers import Teacher, check_name, for_all_channels, open_teacher
 
 EXAMPLE = {
     "shape": "[1, 32, 32]",
@@ -42,6 +42,7 @@ def open_for_export(where: str, weights: Path | None, run: ExportRun) -> Teacher
         raise UsageError(
             "a model folder has its own weights", where=where, hint="leave --weights out"
         )
+    check_name(where)
     inputs = None
     if run.inputs is not None or not Path(where).is_dir():
         inputs = _input_spec(run.inputs or {}, where)

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from dfkd_meta.errors import DataError, HubError, UsageError
+from dfkd_meta.errors import DataError, HubError, NetworkError, UsageError
 from dfkd_meta.hub import Hub, update_card
 from dfkd_meta.hub.client import Head, RemoteFile
 from dfkd_meta.hub.fetch import CONFIG_FILE, Place, refuse_unsafe, teacher_place
@@ -67,6 +67,10 @@ def publish(
     told.step("validating the sidecar")
     manifest = read_sidecar(folder).manifest
     hub = Hub(token=token)
+    if hub.offline:
+        raise NetworkError(
+            "publishing needs the network, and HF_HUB_OFFLINE is set", hint="unset HF_HUB_OFFLINE"
+        )
     told.step(f"comparing with {repo_id} at {hub.endpoint}")
     head = hub.head(repo_id, how.revision)
     where = f"{hub.endpoint}/{repo_id}"

@@ -132,7 +132,7 @@ class Accumulator(ABC):
     def __init__(self, request: RecordRequest, context: Context) -> None:
         self.request = request
         self.context = context
-        self.parts: dict[str, Any] = {}
+        self.parts: dict[str, Part] = {}
 
     def scout(self) -> Scout | None:
         """A fresh look-out, for a statistic whose groups have to be found first; None for others.

@@ -5,7 +5,7 @@ from dfkd_meta.teachers.axes import COLOR_ORDERS, channel_axis, for_all_channels
 from dfkd_meta.teachers.build import build_model, build_own, count_parameters
 from dfkd_meta.teachers.cosines import CosineTransform
 from dfkd_meta.teachers.find_taps import default_taps, last_hidden_tap
-from dfkd_meta.teachers.opening import check_inputs, open_teacher, teacher_from_sidecar
+from dfkd_meta.teachers.opening import check_inputs, check_name, open_teacher, teacher_from_sidecar
 from dfkd_meta.teachers.own_code import call_own_code, is_own_code, load_own_code
 from dfkd_meta.teachers.preprocess import denormalize, preprocess, valid_bounds
 from dfkd_meta.teachers.store import save_model
@@ -25,6 +25,7 @@ __all__ = [
     "channel_axis",
     "channels_last",
     "check_inputs",
+    "check_name",
     "count_parameters",
     "default_taps",
     "denormalize",

@@ -52,12 +52,8 @@ def open_teacher(
             what = "num_classes" if num_classes is not None else "arguments"
             raise UsageError(f"a model folder says its {what} itself", where=name)
         return _open_folder(Path(where), inputs, factory)
+    check_name(name)
     own = is_own_code(name)
-    if not own and name not in architectures.names():
-        raise UsageError(
-            f"{name!r} is neither a model folder, a built-in architecture nor module:factory",
-            hint="built in: " + ", ".join(architectures.names()),
-        )
     if inputs is None:
         raise _inputs_needed(name)
     given = dict(arguments or {})
@@ -68,6 +64,15 @@ def open_teacher(
     files = () if weights is None else (weights,)
     request = SourceRequest(name, given, files, name if own else None)
     return _open("local" if own else "builtin", request, inputs, num_classes)
+
+
+def check_name(name: str) -> None:
+    """Raises UsageError when a name can be no teacher: no folder, architecture or own code."""
+    if not os.path.isdir(name) and not is_own_code(name) and name not in architectures.names():
+        raise UsageError(
+            f"{name!r} is neither a model folder, a built-in architecture nor module:factory",
+            hint="built in: " + ", ".join(architectures.names()),
+        )
 
 
 def teacher_from_sidecar(folder: Path, sidecar: Sidecar, *, factory: str | None = None) -> Teacher:

@@ -55,3 +55,16 @@ def test_a_wrong_path(tmp_path: Path) -> None:
     result = run.invoke(app, ["inspect", str(tmp_path / "nothing")])
     assert result.exit_code == 1
     assert "no such file or folder" in result.stderr
+
+
+def test_no_control_character_of_a_stranger_reaches_the_terminal(tmp_path: Path) -> None:
+    example = small()
+    put("/teacher/arguments", {"a": "\u001b[31mred\u001b]0;owned\u0007"})(example)
+    result = run.invoke(app, ["inspect", str(example.write(tmp_path / "shown"))])
+    assert "red" in result.stdout
+    put("/privacy/tracing_strength", {"\u001b[31mEVIL" + "x" * 5_000: -1})(example)
+    refused = run.invoke(app, ["inspect", str(example.write(tmp_path / "refused"))])
+    assert "EVIL" in refused.stderr
+    assert len(refused.stderr) < 5_000
+    assert "\u001b[31m" not in result.stdout + refused.stderr
+    assert "\u0007" not in result.stdout

@@ -93,6 +93,7 @@ def test_own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["digits_cnn", *INPUT, *CLASSES], 1, "needs one safetensors"),
         (["digits_cnn", *INPUT, *CLASSES, "--weights", "x.pt"], 1, "safetensors only"),
         (["digits_cnn", *INPUT, "--weights", "x.safetensors"], 1, "does not exist"),
+        (["lenet6"], 2, "neither a model folder"),
         (["lenet6", *INPUT], 2, "neither a model folder"),
         (["no_module:net", *INPUT], 2, "importing 'no_module' failed"),
     ],

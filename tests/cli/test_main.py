@@ -51,6 +51,22 @@ def test_too_little_memory_is_one_line(
     assert capsys.readouterr().err.startswith("error: there is not enough memory for this")
 
 
+def test_an_installation_for_validation_alone_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def app(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(main_module, "app", lambda: app("torch.nn"))
+    with pytest.raises(SystemExit) as stopped:
+        main_module.main()
+    assert stopped.value.code == 3
+    assert "torch is not installed" in capsys.readouterr().err
+    monkeypatch.setattr(main_module, "app", lambda: app("a_user_module"))
+    with pytest.raises(ModuleNotFoundError):
+        main_module.main()
+
+
 def test_another_error_of_torch_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def app() -> None:
         raise RuntimeError("shapes cannot be multiplied")

@@ -39,6 +39,15 @@ def test_pull_into_a_folder(published: LoopbackHub, tmp_path: Path) -> None:
     assert (local / "model.safetensors").is_file()
 
 
+def test_what_else_is_in_the_folder_is_not_pulled(published: LoopbackHub, tmp_path: Path) -> None:
+    (tmp_path / "dangling").symlink_to("/nonexistent")
+    (tmp_path / "mine.txt").write_text("kept")
+    result = run(app, ["pull", REPO, "--local-dir", str(tmp_path), "--json"])
+    assert result.exit_code == 0, result.output
+    names = {"config.json", "dfkd_meta.json", "dfkd_meta.safetensors", "model.safetensors"}
+    assert set(json.loads(result.stdout)["files"]) == names
+
+
 def test_json_is_json_and_nothing_else(published: LoopbackHub) -> None:
     result = run(app, ["pull", REPO, "--json"])
     facts = json.loads(result.stdout)

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from dfkd_meta.errors import HubError
 from dfkd_meta.hub import StudentFacts, front_matter, student_card, update_card
-from dfkd_meta.hub.card import BEGIN, END, code, license_keys, taps_text
+from dfkd_meta.hub.card import BEGIN, END, code, license_keys, mechanism, privacy_lines, taps_text
 from dfkd_meta.sidecar import Manifest, bytes_text, read_sidecar
 from dfkd_meta.sidecar.summary import record_bytes
+from tests.sidecar.example import minimal
 from tests.support.golden import check_golden
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -120,7 +121,17 @@ def test_broken_markers_are_refused(manifest: Manifest, card: str) -> None:
         update_card(card, manifest, "a/b")
 
 
-@pytest.mark.parametrize("block", ["a: [", "- a\n- b", "just words", "a: 1\n\tb: 2"])
+@pytest.mark.parametrize("above", ["\n", "\ufeff", " \n\n"])
+def test_metadata_need_not_be_the_very_first_thing(manifest: Manifest, above: str) -> None:
+    updated = update_card(above + CARD, manifest, "a/b")
+    assert updated.startswith(above + "---\n# a comment of mine\nlicense: isc")
+    assert front_matter.parse(updated)["license"] == "isc"
+
+
+@pytest.mark.parametrize(
+    "block",
+    ["a: [", "- a\n- b", "just words", "a: 1\n\tb: 2", "date: 2024-13-45", "x: 0x_", "[" * 3_000],
+)
 def test_bad_metadata_are_refused(manifest: Manifest, block: str) -> None:
     with pytest.raises(HubError) as caught:
         update_card(f"---\n{block}\n---\n", manifest, "a/b")
@@ -181,3 +192,24 @@ def test_noise_is_stated(manifest: Manifest) -> None:
     private = manifest.privacy.model_copy(update=noise)
     card = update_card("", manifest.model_copy(update={"privacy": private}), "a/b")
     assert "epsilon 2, delta 1e-05" in card
+
+
+def test_noise_is_claimed_for_the_records_it_covers(folder: Path) -> None:
+    manifest = read_sidecar(folder).manifest
+    first, *others = (record.id for record in manifest.statistics)
+    given = {"mechanism": "gaussian", "clip_bound": 1.0, "epsilon": 1.0, "delta": 1e-5}
+
+    def claim(covers: list[str]) -> str:
+        privacy = manifest.privacy.model_copy(update={**given, "covers": covers})
+        return mechanism(privacy, len(manifest.statistics))
+
+    assert "The others have no guarantee" not in claim([first, *others])
+    text = claim([first])
+    assert f"1 of {1 + len(others)} records" in text
+    assert "The others have no guarantee" in text
+    assert first in text
+
+
+def test_batchnorm_pointers_describe_no_inputs(tmp_path: Path) -> None:
+    manifest = read_sidecar(minimal().write(tmp_path)).manifest
+    assert not any("inputs themselves" in line for line in privacy_lines(manifest))

@@ -204,6 +204,6 @@ def test_server_out_of_order_leaves_no_commit(
 
 def test_offline(folder: Path, loopback_hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(NetworkError) as caught:
+    with pytest.raises(NetworkError, match="publishing needs the network") as caught:
         publish(folder, REPO)
     assert "HF_HUB_OFFLINE" in (caught.value.hint or "")

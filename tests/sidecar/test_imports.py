@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 CASE = Path(__file__).parents[2] / "schema" / "v1.0" / "cases" / "valid" / "full"
-HEAVY = ("torch", "huggingface_hub", "sklearn", "matplotlib", "transformers", "timm", "PIL")
+HEAVY = (
+    "torch",
+    "huggingface_hub",
+    "safetensors",
+    "yaml",
+    "sklearn",
+    "matplotlib",
+    "transformers",
+    "timm",
+    "PIL",
+)
 COMMANDS = {
     "validate": ["validate", str(CASE)],
     "inspect": ["inspect", str(CASE)],
