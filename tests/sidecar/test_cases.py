@@ -22,7 +22,7 @@ from tests.sidecar.example import full
 CASES = Path(__file__).parents[2] / "schema" / "v1.0" / "cases"
 VALID = sorted((CASES / "valid").iterdir())
 INVALID = sorted((CASES / "invalid").iterdir())
-# Too big to be kept as files (test_limits.py), or about the list itself (test_issues.py).
+# Too big to be kept as files, or about the list itself: test_hostile.py.
 ELSEWHERE = {"DM102", "DM140", "DM202", "DM214"}
 
 
