@@ -21,11 +21,7 @@ from dfkd_meta.producer.sizes import check_sizes, in_words
 from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.seeding import generator_for
 from dfkd_meta.sidecar import Evaluation, Manifest, write_sidecar
-from dfkd_meta.statistics import (
-    check_counts,
-    collect,
-    forecast,
-)
+from dfkd_meta.statistics import check_counts, collect, forecast
 from dfkd_meta.teachers import Teacher, default_taps
 
 
@@ -43,9 +39,8 @@ def export(
     One pass over ``dataset``, two for a mixture; the teacher's accuracy is measured on
     ``evaluation`` if given. ``out`` becomes a new folder (an existing one is replaced), except when
     it is the folder that the teacher was opened from: then only the sidecar is added. On any error
-    ``out`` stays as it was. What would not fit into the
-    format is refused before the pass. Raises UsageError, StatisticsError, DataError, TeacherError,
-    SidecarError.
+    ``out`` stays as it was. Records that the format cannot hold are refused before the pass. Raises
+    UsageError, StatisticsError, DataError, TeacherError, SidecarError.
     """
     progress = progress or Silent()
     taps = default_taps(teacher)

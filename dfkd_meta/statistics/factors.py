@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-SAMPLES_PER_ROW = 5  # fewer, and the rows of a factor come close to being the samples
+from dfkd_meta.sidecar.checks.privacy import SAMPLES_PER_ROW
 
 
 def lower_factor(covariance: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from dfkd_meta.sidecar.manifest import Privacy, StatisticRecord, Tap
 
 USUAL_FLOOR = 11
 STRENGTH_TOLERANCE = 1e-3
-SAMPLES_PER_ROW = 5
+SAMPLES_PER_ROW = 5  # fewer, and the rows of a factor come close to being the samples
 LEVEL_ROUNDING = 2.0**-23  # levels are float32
 
 
