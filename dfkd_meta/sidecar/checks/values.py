@@ -97,7 +97,7 @@ def _is_covariance(x: Array) -> bool:
         rounding = TOLERANCE * np.abs(x).max((-2, -1))
         if not np.isfinite(rounding).all():
             return True  # noted as DM340
-        if (np.abs(x - x.mT).max((-2, -1)) > rounding).any():
+        if (np.abs(x - np.swapaxes(x, -1, -2)).max((-2, -1)) > rounding).any():
             return False
     if x.shape[-1] > MOST_CHANNELS:
         return bool((np.diagonal(x, axis1=-2, axis2=-1) >= 0).all())
