@@ -79,6 +79,7 @@ def run_cell(task: CellTask, device: torch.device) -> dict[str, Any]:
             "agreement_on_inputs": agreement(module, teacher, some_of(outcome.pool.images)),
             "images": outcome.images,
             "student_steps": outcome.student_steps,
+            "mirrored": outcome.mirrored,
             "curve": curve.found,
             "seconds": outcome.seconds,
             "cpu_seconds": outcome.cpu_seconds,

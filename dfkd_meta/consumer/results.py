@@ -84,6 +84,7 @@ def describe(run: DistillRun) -> dict[str, Any]:
             "images": run.outcome.images,
             "student_steps": run.outcome.student_steps,
             "optimizers": [asdict(rule) for rule in run.outcome.rules],
+            "mirrored": run.outcome.mirrored,
             "agreement_on_synthetic": run.agreement,
             "agreement_on_new": run.outcome.agreement,
             "accuracy": run.accuracy,

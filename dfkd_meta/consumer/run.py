@@ -41,11 +41,13 @@ class Outcome:
     ``images`` counts all inputs made. ``seconds`` and ``cpu_seconds`` (of this process, all
     threads) have the keys synthesis and training. ``agreement`` is the latest share of new inputs
     on which student and teacher agreed, None where there were none (see ``Exam``). ``rules``
-    are how the student was optimized, with the defaults that were taken for it.
+    are how the student was optimized, with the defaults that were taken for it, and ``mirrored``
+    whether it saw mirrored inputs.
     """
 
     student: Student
     rules: tuple[Rule, ...]
+    mirrored: bool
     pool: SyntheticBatch
     images: int
     student_steps: int
@@ -118,9 +120,12 @@ class Distillation:
         self.student = student_of(config, teacher, seed=derive_seed(config.seed, "student"))
         module = self.student.module.to(device)
         precision = settle(config.precision, device)
+        training = config.training
+        if training.flip is None and recipe.mirrored:
+            training = training.model_copy(update={"flip": True})
         self.trainer = Trainer(
             module,
-            config.training,
+            training,
             generator_for(config.seed, "training"),
             teacher=teacher,
             losses=recipe.student_losses,
@@ -163,6 +168,7 @@ class Distillation:
         return Outcome(
             student=student,
             rules=self.trainer.optimizer.rules,
+            mirrored=bool(self.trainer.views.flip),
             pool=pool.to(torch.device("cpu")),
             images=self._images(),
             student_steps=self.trainer.steps_done,

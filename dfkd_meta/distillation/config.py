@@ -21,10 +21,11 @@ class TrainingConfig(Config):
 
     ``shift`` moves each image by up to that fraction of its size (at least one pixel, 0 for none);
     ``jitter``, a number of pixels, takes its place when given. ``flip`` mirrors each image half of
-    the time; None does so if there is a teacher who gives at least 70 % of the first batch the same
-    class mirrored (85 % on CIFAR-10, 40 % on digits). ``mixup`` blends that share of a batch
-    pairwise and ``cutmix`` puts a rectangle of another image into that share of it, counted from
-    the other end, labels too; both need a loss with a teacher, who answers for what comes of it.
+    the time; None does so if the method is told that inputs may be mirrored, or if a teacher gives
+    at least 70 % of the first batch the same class mirrored (85 % on CIFAR-10, 40 % on digits;
+    ``run.json`` says what came of it). ``mixup`` blends that share of a batch pairwise and
+    ``cutmix`` puts a rectangle of another image into that share of it, counted from the other end,
+    labels too; both need a loss with a teacher, who answers for what comes of it.
 
     ``optimizer`` is ``adamw`` or ``sgd``; None is SGD for weights before a BatchNorm, which have no
     scale, and AdamW for others. With an optimizer go a ``learning_rate`` and a ``weight_decay``;

@@ -59,7 +59,8 @@ class Recipe:
     ``images`` inputs in batches of ``batch_size``, each batch optimized for ``steps`` steps on the
     weighted sum of ``terms``; ``augment`` is applied to the inputs before the networks see them,
     ``perturb`` is a context opened around the teacher for one batch. ``keep_best`` keeps a batch as
-    it was at its lowest loss. ``labeled=False``: inputs are not made for a class.
+    it was at its lowest loss. ``labeled=False``: inputs are not made for a class. ``mirrored``: the
+    user said that an input and its mirror are of one class, so the student may see both.
 
     Without ``rounds`` all inputs are made first and the student is trained on them afterwards; with
     them, student steps decide how many batches there are, and ``images`` is not used.
@@ -79,6 +80,7 @@ class Recipe:
     rounds: Rounds | None = None
     keep_best: bool = False
     labeled: bool = True
+    mirrored: bool = False
     perturb: Perturb | None = None
     student_losses: Mapping[str, float] | None = None
     given: SyntheticBatch | None = None

@@ -85,6 +85,22 @@ def test_a_run_cut_off_anywhere_ends_in_the_same_student(
         assert again.student_steps == TRAINING["steps"]
 
 
+@pytest.mark.parametrize("name", ["deep_inversion", "cmi", "fast_dfkd", "nayer"])
+def test_a_student_sees_mirrored_what_its_method_mirrors(name: str, published: Published) -> None:
+    """It must not hang on how well the first inputs are recognized."""
+    teacher, sidecar = opened(published("digits_cnn", "minimal"))
+
+    def mirrored(flip: bool, training: dict[str, object]) -> bool:
+        given = {"method": name, "options": {"flip": flip}, "training": {**TRAINING, **training}}
+        config = make_config(DistillConfig, given)
+        recipe = shrunk(make_recipe(teacher, sidecar, config, CPU))
+        return ended(Distillation(teacher, recipe, config, CPU)).mirrored
+
+    assert mirrored(True, {})
+    assert not mirrored(True, {"flip": False})
+    assert mirrored(False, {"flip": True})
+
+
 def settings(**more: object) -> DistillConfig:
     options = {"drawn_batch": 30, "batch_size": 30}
     return make_config(DistillConfig, {"options": options, "training": TRAINING, **more})

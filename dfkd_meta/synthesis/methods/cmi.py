@@ -116,6 +116,7 @@ def cmi(context: MethodContext, config: CMIConfig) -> Recipe:
         },
         steps=config.steps,
         augment=shift_and_flip(context, config),
+        mirrored=config.flip,
         rounds=Rounds(config.student_steps, warm_up=config.warm_up, capacity=config.capacity),
         keep_best=True,
         notes=statistics_notes(context),

@@ -116,5 +116,6 @@ def deep_inversion(context: MethodContext, config: DeepInversionConfig) -> Recip
         },
         steps=config.steps,
         augment=jitter_and_flip(config.jitter, config.flip),
+        mirrored=config.flip,
         notes=statistics_notes(context),
     )

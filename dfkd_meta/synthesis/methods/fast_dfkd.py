@@ -93,6 +93,7 @@ def fast_dfkd(context: MethodContext, config: FastDFKDConfig) -> Recipe:
         },
         steps=config.inner_steps,
         augment=shift_and_flip(context, config),
+        mirrored=config.flip,
         rounds=Rounds(config.student_steps, warm_up=config.warm_up, capacity=config.capacity),
         keep_best=True,
         notes=statistics_notes(context),
