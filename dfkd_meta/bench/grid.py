@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from dfkd_meta.config import Config, load_config, model_at
+from dfkd_meta.consumer.budget import SHARE
 from dfkd_meta.errors import UsageError
 from dfkd_meta.precision import Precision
 from dfkd_meta.producer.config import Profile
@@ -46,7 +47,7 @@ class Budget(Settings):
     """
 
     cpu_seconds: PositiveFloat | None = None
-    share: float = Field(0.5, gt=0, lt=1)
+    share: float = Field(SHARE, gt=0, lt=1)
     teachers: Labels | None = None
     methods: Labels | None = None
 

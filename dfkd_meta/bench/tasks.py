@@ -8,6 +8,7 @@ from pydantic import Field
 
 from dfkd_meta.bench.grid import Grid
 from dfkd_meta.config import Config
+from dfkd_meta.consumer.budget import SHARE
 from dfkd_meta.consumer.pipeline import DistillConfig
 
 
@@ -39,7 +40,7 @@ class CellTask(Config):
     test: str
     place: str
     cpu_seconds: float | None = None
-    share: float = 0.5
+    share: float = SHARE
     curve: int = 0
     device: str
     threads: int

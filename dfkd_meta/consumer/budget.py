@@ -26,6 +26,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600}
 
 MOST_IMAGES = 60_000  # as many as alternating methods keep; the rest of the time trains
 MANY_STEPS = 1_000_000  # a schedule that the few steps of a measurement do not reach the end of
+SHARE = 0.25  # of the time for inputs made before the student is trained
 EARLY = 0.25  # the share of a budget that the first batches may take where their size is open
 MEASURING = 0.02  # the share of the budget that each measurement lasts at least ...
 LONGEST = 2.0  # ... and no longer than this, in seconds
@@ -59,7 +60,7 @@ def plan_budget(
     device: torch.device,
     seconds: float,
     *,
-    share: float = 0.5,
+    share: float = SHARE,
     clock: Clock | None = None,
 ) -> DistillConfig:
     """``config`` with the counts that spend ``seconds`` on this machine, measured here and now.
