@@ -28,8 +28,7 @@ def command(
     Example: dfkd-meta pull user/lenet5-mnist --local-dir teacher
     """
     with errors_as_text():
-        from dfkd_meta.hub import CONFIG_FILE, hide_bars, pull
-        from dfkd_meta.sidecar import MANIFEST_FILE, TENSOR_FILE, read_manifest
+        from dfkd_meta.hub import hide_bars, pull
 
         if quiet or json or not sys.stderr.isatty():
             hide_bars()
@@ -42,10 +41,7 @@ def command(
             local_dir=local_dir,
             progress=TerminalProgress(quiet=quiet or json),
         )
-        weights = [file.path for file in read_manifest(pulled.folder).teacher.files]
-        fetched = {MANIFEST_FILE, TENSOR_FILE, CONFIG_FILE, *weights}
-        held = [path for path in sorted(pulled.folder.iterdir()) if path.is_file()]
-        files = {path.name: path.stat().st_size for path in held if path.name in fetched}
+        files = {path.name: path.stat().st_size for path in pulled.files()}
         if json:
             facts = {"repo_id": pulled.repo_id, "commit": pulled.commit, "files": files}
             print_json(facts | {"folder": str(pulled.folder)})

@@ -39,7 +39,7 @@ def load_config(
     """
     values = _defaults(model)
     if file is not None:
-        _merge(values, _read_toml(file))
+        _merge(values, read_toml(file, "configuration"))
     for assignment in assignments:
         _merge(values, _parse_assignment(assignment))
     _merge(values, override or {})
@@ -88,15 +88,14 @@ def _defaults(model: type[Config]) -> dict[str, Any]:
     }
 
 
-def _read_toml(file: Path) -> dict[str, Any]:
+def read_toml(file: Path, what: str) -> dict[str, Any]:
+    """The tables of a TOML file, ``what`` the user calls it. Raises UsageError."""
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(
-            f"cannot read the configuration: {error.strerror}", where=str(file)
-        ) from error
+        raise UsageError(f"cannot read the {what}: {error.strerror}", where=str(file)) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"the configuration is not TOML: {error}", where=str(file)) from error
+        raise UsageError(f"the {what} is not TOML: {error}", where=str(file)) from error
 
 
 def _parse_assignment(text: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -14,13 +13,13 @@ from pydantic import (
     ValidationError,
 )
 
-from dfkd_meta.config import Config, load_config, model_at
-from dfkd_meta.consumer.budget import SHARE
+from dfkd_meta.config import Config, load_config, model_at, read_toml
 from dfkd_meta.errors import UsageError
 from dfkd_meta.precision import Precision
 from dfkd_meta.producer.config import Profile
 from dfkd_meta.producer.opening import ExportRun
 from dfkd_meta.producer.train import TrainConfig
+from dfkd_meta.synthesis.recipe import SHARE
 
 # Names become names of files and columns.
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,59}$")]
@@ -134,12 +133,7 @@ class Grid(Config):
 
 def read_grid(file: Path) -> Grid:
     """The grid in ``file``. Raises UsageError that names the key and what is wrong with it."""
-    try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read the grid: {error.strerror}", where=str(file)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"the grid is not TOML: {error}", where=str(file)) from error
+    values = read_toml(file, "grid")
     try:
         grid = Grid.model_validate(values)
     except ValidationError as error:

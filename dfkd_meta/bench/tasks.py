@@ -8,8 +8,8 @@ from pydantic import Field
 
 from dfkd_meta.bench.grid import Grid
 from dfkd_meta.config import Config
-from dfkd_meta.consumer.budget import SHARE
 from dfkd_meta.consumer.pipeline import DistillConfig
+from dfkd_meta.synthesis.recipe import SHARE
 
 
 class TeacherTask(Config):

@@ -18,7 +18,7 @@ from dfkd_meta.consumer.pipeline import DistillConfig, check_student, make_recip
 from dfkd_meta.consumer.run import Distillation
 from dfkd_meta.errors import MethodError, UsageError
 from dfkd_meta.sidecar import Sidecar
-from dfkd_meta.synthesis.recipe import Recipe
+from dfkd_meta.synthesis.recipe import SHARE, Recipe
 from dfkd_meta.teachers import Teacher
 
 Clock = Callable[[], float]
@@ -26,7 +26,6 @@ UNITS = {"s": 1, "m": 60, "h": 3600}
 
 MOST_IMAGES = 60_000  # as many as alternating methods keep; the rest of the time trains
 MANY_STEPS = 1_000_000  # a schedule that the few steps of a measurement do not reach the end of
-SHARE = 0.25  # of the time for inputs made before the student is trained
 EARLY = 0.25  # the share of a budget that the first batches may take where their size is open
 MEASURING = 0.02  # the share of the budget that each measurement lasts at least ...
 LONGEST = 2.0  # ... and no longer than this, in seconds

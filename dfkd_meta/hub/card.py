@@ -142,18 +142,18 @@ def statistics_rows(manifest: Manifest) -> list[tuple[str, ...]]:
             code(kind),
             scope.replace("_", " "),
             str(len(records)),
-            taps_text([tap for record in records for tap in record.taps]),
+            names_text([tap for record in records for tap in record.taps]),
             f"{sum(record_bytes(record) for record in records):,}",
         )
         for (kind, scope), records in groups.items()
     ]
 
 
-def taps_text(taps: list[str]) -> str:
-    """The first taps and how many more there are: a deep model has dozens."""
-    unique = list(dict.fromkeys(taps))
+def names_text(names: list[str]) -> str:
+    """The first names and how many more there are: a deep model has dozens of taps."""
+    unique = list(dict.fromkeys(names))
     more = f" and {len(unique) - 4} more" if len(unique) > 4 else ""
-    return ", ".join(code(tap) for tap in unique[:4]) + more
+    return ", ".join(code(name) for name in unique[:4]) + more
 
 
 def privacy_lines(manifest: Manifest) -> list[str]:
@@ -189,9 +189,7 @@ def mechanism(privacy: Privacy, records: int) -> str:
     claim = f"{noise}: epsilon {privacy.epsilon:g}{delta}."
     if len(covered) >= records:
         return claim
-    named = ", ".join(code(name) for name in sorted(covered)[:4])
-    more = f" and {len(covered) - 4} more" if len(covered) > 4 else ""
-    return f"{claim} The others have no guarantee; covered: {named}{more}."
+    return f"{claim} The others have no guarantee; covered: {names_text(sorted(covered))}."
 
 
 def table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from dfkd_meta.errors import HubError, UsageError
 from dfkd_meta.hub.client import Hub
-from dfkd_meta.hub.fetch import Fetch, Place, invalid
+from dfkd_meta.hub.fetch import Fetch, Place, invalid, wanted_files
 from dfkd_meta.hub.ids import parse_id, parse_source
 from dfkd_meta.progress import Progress, Silent
-from dfkd_meta.sidecar import MANIFEST_FILE, validate_sidecar
+from dfkd_meta.sidecar import MANIFEST_FILE, read_manifest, validate_sidecar
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,13 @@ class PulledSidecar:
     folder: Path
     repo_id: str | None = None
     commit: str | None = None
+
+    def files(self) -> list[Path]:
+        """The files of teacher and sidecar that are here; what else is in the folder is not."""
+        place = Place(self.repo_id or "", self.commit or "")
+        wanted = wanted_files(read_manifest(self.folder), place)
+        names = {MANIFEST_FILE, *(file.path for file in wanted)}
+        return [self.folder / name for name in sorted(names) if (self.folder / name).is_file()]
 
 
 def resolve_source(

@@ -157,7 +157,7 @@ def privacy(found: Collection, taps: Sequence[Tap], classes: int, config: Export
         if smallest := result.smallest_group:
             here = [by_id[name] for name in request.taps]
             kind = KINDS.get(request.kind)
-            of_logits = kind is not None and not kind.has_features
+            of_logits = kind is not None and kind.of_logits
             features = classes if of_logits else feature_count(here, request.reduction)
             if kind is not None and kind.has_frequencies:
                 features *= frequencies_at(here[0])

@@ -21,6 +21,8 @@ from dfkd_meta.synthesis.targets import TargetSampler
 from dfkd_meta.synthesis.terms.base import Term
 from dfkd_meta.teachers import Teacher, valid_bounds
 
+SHARE = 0.25  # of a time budget for inputs: a student needs steps more than it needs inputs
+
 
 @dataclass(frozen=True)
 class Weighted:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dfkd_meta.errors import HubError
 from dfkd_meta.hub import StudentFacts, front_matter, student_card, update_card
-from dfkd_meta.hub.card import BEGIN, END, code, license_keys, mechanism, privacy_lines, taps_text
+from dfkd_meta.hub.card import BEGIN, END, code, license_keys, mechanism, names_text, privacy_lines
 from dfkd_meta.sidecar import Manifest, bytes_text, read_sidecar
 from dfkd_meta.sidecar.summary import record_bytes
 from tests.sidecar.example import minimal
@@ -183,7 +183,7 @@ def test_code_cannot_break_out() -> None:
 def test_small_texts(manifest: Manifest) -> None:
     sizes = [bytes_text(n) for n in (999, 45_678, 8_100_000, 2**30)]
     assert sizes == ["999 bytes", "45.7 KB", "8.10 MB", "1.07 GB"]
-    assert taps_text(["a"] * 3 + list("bcdef")) == "`a`, `b`, `c`, `d` and 2 more"
+    assert names_text(["a"] * 3 + list("bcdef")) == "`a`, `b`, `c`, `d` and 2 more"
     assert sum(record_bytes(record) for record in manifest.statistics) == 4 * (8 + 8 + 4)
 
 

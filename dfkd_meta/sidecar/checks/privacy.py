@@ -67,7 +67,7 @@ def traced_features(evidence: Evidence, record: StatisticRecord) -> int | None:
     kind = known_kind(record)
     if kind is None or not kind.needs_count:
         return None
-    if not kind.has_features:
+    if kind.of_logits:
         return evidence.manifest.outputs.num_classes
     features = evidence.features(record)
     frequencies = evidence.frequencies(record) if kind.has_frequencies else 1
@@ -96,7 +96,7 @@ def _check_counts(evidence: Evidence, path: str, record: StatisticRecord, floor:
     if known_kind(record) is None:
         return
     if record.kind == "mixture":
-        smallest = evidence.fact("mode", _smallest_mode, evidence.role(record, "mode_count"))
+        smallest = _smallest_mode(evidence, record)
         if smallest is not None and smallest < floor:
             text = f"a mode of fewer than {floor:,} samples"
             evidence.add("DM401", path + "/tensors/mode_count", text)
@@ -132,14 +132,19 @@ def _smallest_group(evidence: Evidence, record: StatisticRecord) -> int:
     smallest = min(record.count or [0])
     if record.kind != "mixture":
         return smallest
-    mode = evidence.fact("mode", _smallest_mode, evidence.role(record, "mode_count"))
+    mode = _smallest_mode(evidence, record)
     return smallest if mode is None else int(mode)
 
 
-def _smallest_mode(counts: Array) -> float | None:
-    """Samples of the smallest mode in use; None when no count is a number."""
-    used = counts[np.isfinite(counts) & (counts > 0)]
-    return float(used.min()) if used.size else None
+def _smallest_mode(evidence: Evidence, record: StatisticRecord) -> float | None:
+    """Samples of the smallest mode of a mixture in use; None when no count is a number."""
+
+    def smallest(counts: Array) -> float | None:
+        used = counts[np.isfinite(counts) & (counts > 0)]
+        return float(used.min()) if used.size else None
+
+    found: float | None = evidence.fact("mode", smallest, evidence.role(record, "mode_count"))
+    return found
 
 
 def _check_rows(evidence: Evidence, path: str, record: StatisticRecord) -> None:

@@ -14,7 +14,15 @@ from dfkd_meta.synthesis.methods.deep_inversion import (
     has_batchnorm,
     statistics_notes,
 )
-from dfkd_meta.synthesis.recipe import Augment, MethodContext, Recipe, Rounds, Weighted, method
+from dfkd_meta.synthesis.recipe import (
+    SHARE,
+    Augment,
+    MethodContext,
+    Recipe,
+    Rounds,
+    Weighted,
+    method,
+)
 from dfkd_meta.synthesis.sources.inverted import InvertedSource
 from dfkd_meta.synthesis.sources.networks import make_generator
 from dfkd_meta.synthesis.targets import TargetSampler
@@ -53,7 +61,7 @@ class CMIConfig(PoolConfig):
     """
 
     steps: int = Field(40, ge=0)
-    share: float = Field(0.25, gt=0, lt=1)
+    share: float = Field(SHARE, gt=0, lt=1)
     learning_rate: float = Field(5e-3, gt=0)
     bn_weight: float = Field(1.0, ge=0)
     oh_weight: float = Field(1.0, ge=0)

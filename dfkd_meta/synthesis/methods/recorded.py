@@ -17,7 +17,7 @@ from dfkd_meta.synthesis.gaussians import (
 )
 from dfkd_meta.synthesis.methods.deep_inversion import STATISTICS, batch_statistics
 from dfkd_meta.synthesis.methods.lopes_top_layer import TOP, top_record, top_target
-from dfkd_meta.synthesis.recipe import MethodContext, Query, Recipe, Rounds, Weighted, method
+from dfkd_meta.synthesis.recipe import SHARE, MethodContext, Query, Recipe, Rounds, Weighted, method
 from dfkd_meta.synthesis.sources.pixels import PixelSource, Start, gaussian_start, white_start
 from dfkd_meta.synthesis.spectra import natural_inputs
 from dfkd_meta.synthesis.targets import Targets, TargetSampler, every_class
@@ -61,7 +61,7 @@ class RecordedConfig(Config):
     batch_size: int = Field(250, ge=2)
     steps: int = Field(60, ge=0)
     student_steps: int = Field(80, ge=1)
-    share: float = Field(0.25, gt=0, lt=1)
+    share: float = Field(SHARE, gt=0, lt=1)
     warm_up: int = Field(1, ge=0)
     capacity: int = Field(60_000, ge=2)
     class_samples: int = Field(25, ge=2)
