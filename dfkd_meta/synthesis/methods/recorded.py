@@ -27,6 +27,7 @@ from dfkd_meta.synthesis.terms.labels import CrossEntropy
 from dfkd_meta.synthesis.terms.moments import RecordedMoments, StandardizedMoments
 from dfkd_meta.teachers import last_hidden_tap
 
+BETAS = (0.5, 0.99)  # of Adam: steps are few, so its memory is short
 PROBE_SIZE = 500  # draws shown to the teacher before trusting them: a standard error under 1.4 %
 
 
@@ -66,13 +67,13 @@ class RecordedConfig(Config):
     capacity: int = Field(60_000, ge=2)
     class_samples: int = Field(25, ge=2)
     batch_numbers: int = Field(2**22, ge=1)
-    learning_rate: float = Field(0.1, gt=0)
+    learning_rate: float = Field(0.4, gt=0)
     contrast: float = Field(0.5, ge=0)
     start_std: float = Field(1.0, gt=0)
-    features_weight: float = Field(1.0, ge=0)
-    moments_weight: float = Field(1.0, ge=0)
+    features_weight: float = Field(0.3, ge=0)
+    moments_weight: float = Field(10.0, ge=0)
     layout_weight: float = Field(1.0, ge=0)
-    overall_weight: float = Field(1.0, ge=0)
+    overall_weight: float = Field(10.0, ge=0)
     adversarial_weight: float = Field(0.0, ge=0)
     labels_weight: float | None = Field(None, ge=0)
 
@@ -193,7 +194,12 @@ def _free_inputs(
         start = gaussian_start(context.shape, context.device, std=config.start_std, vary=True)
         bounds = context.bounds
     return PixelSource(
-        start, bounds, config.learning_rate, rendering=rendering, decay_over=config.steps
+        start,
+        bounds,
+        config.learning_rate,
+        betas=BETAS,
+        rendering=rendering,
+        decay_over=config.steps,
     )
 
 
