@@ -35,13 +35,16 @@ def command(
         import tempfile
 
         from dfkd_meta.config import load_config
+        from dfkd_meta.data import data_paths
         from dfkd_meta.demo import DemoConfig, run_demo
         from dfkd_meta.folders import require_free
 
         settings = load_config(DemoConfig, file=config, assignments=assignments or ())
         progress = TerminalProgress(quiet)
         if out is not None:
-            require_free(out, overwrite=overwrite)
+            own = (options.get("data") for options in settings.students.values())
+            needed = (config, *data_paths(settings.data, *own))
+            require_free(out, overwrite=overwrite, needed=needed)
             result = run_demo(out, settings, progress)
         else:
             with tempfile.TemporaryDirectory() as scratch:

@@ -13,6 +13,7 @@ from dfkd_meta_cli.options import (
     Assignments,
     ConfigFile,
     Device,
+    Factory,
     Overwrite,
     Quiet,
     Token,
@@ -33,7 +34,9 @@ def command(
             "your own module:function."
         ),
     ] = None,
-    method: Annotated[str | None, typer.Option(help="See 'dfkd-meta list methods'.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="See 'dfkd-meta list methods'; or your own module:name.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="One seed for the whole run.")] = None,
     eval_data: Annotated[
         str | None, typer.Option(help="Data to measure the finished student on; never trained on.")
@@ -42,10 +45,7 @@ def command(
         str | None,
         typer.Option(help="Time to take on this machine, e.g. 5m: decides images and steps."),
     ] = None,
-    factory: Annotated[
-        str | None,
-        typer.Option(help="Your own module:function for a teacher that is not built in."),
-    ] = None,
+    factory: Factory = None,
     device: Device = "auto",
     config: ConfigFile = None,
     assignments: Assignments = None,
@@ -65,9 +65,9 @@ def command(
         from dfkd_meta.config import load_config
         from dfkd_meta.consumer.budget import seconds_of
         from dfkd_meta.consumer.distill import distill
-        from dfkd_meta.consumer.pipeline import DistillConfig
+        from dfkd_meta.consumer.pipeline import DistillConfig, check_names
         from dfkd_meta.consumer.results import save_run
-        from dfkd_meta.data import open_data
+        from dfkd_meta.data import data_paths, open_data
         from dfkd_meta.folders import require_free
         from dfkd_meta.hub import hide_bars, resolve_source
 
@@ -78,27 +78,33 @@ def command(
             assignments=assignments or (),
             override={key: value for key, value in named.items() if value is not None},
         )
+        check_names(settings)
         seconds = None if budget is None else seconds_of(budget)
-        needed = (where, eval_data, config, settings.options.get("data"))
+        needed = (where, config, *data_paths(eval_data, settings.options.get("data")))
+        _check_unfinished(out, resume=resume, overwrite=overwrite)
         require_free(out, overwrite=overwrite, needed=needed, beside=".unfinished.tmp")
         evaluation = open_data(eval_data, split="test") if eval_data else None
         progress = TerminalProgress(quiet)
-        if unfinished(out).exists() and not resume:
-            progress.step(f"{unfinished(out)} holds an interrupted run: --resume goes on with it")
         if quiet or as_json or not sys.stderr.isatty():
             hide_bars()
         pulled = resolve_source(where, token=token, progress=progress)
-        run = distill(
-            pulled,
-            settings,
-            factory=factory,
-            device=pick_device(device),
-            evaluation=evaluation,
-            checkpoint=unfinished(out),
-            resume=resume,
-            seconds=seconds,
-            progress=progress,
-        )
+        try:
+            run = distill(
+                pulled,
+                settings,
+                factory=factory,
+                device=pick_device(device),
+                evaluation=evaluation,
+                checkpoint=unfinished(out),
+                resume=resume,
+                seconds=seconds,
+                progress=progress,
+            )
+        except KeyboardInterrupt:
+            saved = unfinished(out).exists()
+            told = f"{unfinished(out)} keeps it for --resume" if saved else "nothing was saved yet"
+            progress.step(f"stopped; {told}")
+            raise
         progress.step(f"saving to {out}")
         facts = save_run(run, out)
         unfinished(out).unlink(missing_ok=True)
@@ -111,6 +117,23 @@ def command(
 def unfinished(out: Path) -> Path:
     """Where an interrupted run waits: a file beside the folder that it would have become."""
     return out.with_name(out.name + ".unfinished")
+
+
+def _check_unfinished(out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse to start over what can be continued, and to continue what is finished."""
+    from dfkd_meta.errors import UsageError
+
+    waiting = unfinished(out).exists()
+    if waiting and not resume and not overwrite:
+        raise UsageError(
+            "there is an interrupted run",
+            where=str(unfinished(out)),
+            hint="--resume goes on with it, --overwrite starts afresh",
+        )
+    if resume and not waiting and not overwrite and (out / "run.json").is_file():
+        raise UsageError(
+            "this run is finished", where=str(out), hint="--overwrite makes the student anew"
+        )
 
 
 def _print(facts: dict[str, Any], out: Path) -> None:
@@ -130,7 +153,8 @@ def _print(facts: dict[str, Any], out: Path) -> None:
     ]
     if result["accuracy"] is not None:
         rows.insert(6, ("accuracy on the evaluation data", _percent(result["accuracy"])))
-    print_table("distilled without data", ["", "value"], rows)
+    title = "distilled on given data" if facts["result"]["given"] else "distilled without data"
+    print_table(title, ["", "value"], rows)
 
 
 def _percent(share: float | None) -> str:

@@ -33,11 +33,12 @@ def command(
     """
     with errors_as_text():
         from dfkd_meta.data import open_data
-        from dfkd_meta.distillation.evaluation import class_counts
+        from dfkd_meta.distillation.evaluation import class_counts, require_evaluable
         from dfkd_meta.teachers import open_teacher
 
         net = open_teacher(model, factory=factory).to(pick_device(device))
         dataset = open_data(data, split=split)
+        require_evaluable(dataset, net.inputs, net.outputs.num_classes)
         progress = TerminalProgress(quiet)
         right, count = class_counts(net.module, dataset, net.inputs, progress=progress)
         names = net.outputs.label_names or [str(label) for label in range(len(count))]

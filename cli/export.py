@@ -12,6 +12,7 @@ from dfkd_meta_cli.options import (
     Assignments,
     ConfigFile,
     Device,
+    Factory,
     Overwrite,
     Quiet,
     pick_device,
@@ -38,6 +39,7 @@ def command(
     eval_data: Annotated[
         str | None, typer.Option(help="Data to measure the teacher's accuracy on.")
     ] = None,
+    factory: Factory = None,
     device: Device = "auto",
     config: ConfigFile = None,
     assignments: Assignments = None,
@@ -53,18 +55,21 @@ def command(
         from time import perf_counter
 
         from dfkd_meta.config import load_config
-        from dfkd_meta.data import open_data
+        from dfkd_meta.data import data_paths, open_data
         from dfkd_meta.folders import real_path, require_free
         from dfkd_meta.producer.export import export
         from dfkd_meta.producer.opening import ExportRun, open_for_export
 
-        override = {} if profile is None else {"profile": profile}
+        named = {"profile": profile, "factory": factory}
         settings = load_config(
-            ExportRun, file=config, assignments=assignments or (), override=override
+            ExportRun,
+            file=config,
+            assignments=assignments or (),
+            override={key: value for key, value in named.items() if value is not None},
         )
         opened = open_for_export(teacher, weights, settings).to(pick_device(device))
         if real_path(out) not in {path.resolve().parent for path in opened.files}:
-            needed = (teacher, weights, data, eval_data, config)
+            needed = (teacher, weights, config, *data_paths(data, eval_data))
             require_free(out, overwrite=overwrite, needed=needed)
         dataset = open_data(data, split="train")
         evaluation = open_data(eval_data, split="test") if eval_data else None

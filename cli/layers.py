@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dfkd_meta_cli.options import AsJson, Assignments
+from dfkd_meta_cli.options import AsJson, Assignments, Factory
 from dfkd_meta_cli.output import errors_as_text, print_json, print_line, print_table
 
 
@@ -18,13 +18,14 @@ def command(
     weights: Annotated[
         Path | None, typer.Option(help="Safetensors file, unless TEACHER is a folder.")
     ] = None,
+    factory: Factory = None,
     assignments: Assignments = None,
     as_json: AsJson = False,
 ) -> None:
     """List the taps of a teacher: input, layers, last hidden layer and logits.
 
     With a sidecar in the folder, also the records it holds at each. The settings are those of
-    export: inputs.* for what is not a folder, num_classes, arguments.*, factory.
+    export: inputs.* for what is not a folder, num_classes, arguments.*.
 
     Example: dfkd-meta layers teacher/
     """
@@ -33,7 +34,8 @@ def command(
         from dfkd_meta.producer.opening import ExportRun, open_for_export
         from dfkd_meta.teachers import count_parameters, default_taps
 
-        options = load_config(ExportRun, assignments=assignments or ())
+        override = {} if factory is None else {"factory": factory}
+        options = load_config(ExportRun, assignments=assignments or (), override=override)
         net = open_for_export(teacher, weights, options)
         records = _records(Path(teacher))
         parts = dict(net.module.named_modules())

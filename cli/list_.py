@@ -7,39 +7,48 @@ from typing import Annotated, Any
 
 import typer
 
-from dfkd_meta_cli.options import AsJson
-from dfkd_meta_cli.output import errors_as_text, print_json, print_table
+from dfkd_meta_cli.options import AsJson, Factory
+from dfkd_meta_cli.output import errors_as_text, print_json, print_line, print_table
 
-TOPICS = ("methods", "architectures", "statistics", "losses")
+TOPICS = ("methods", "architectures", "statistics", "losses", "options")
 
 
 def command(
     what: Annotated[str, typer.Argument(help=" | ".join(TOPICS))] = "methods",
+    of: Annotated[
+        str | None,
+        typer.Argument(help="With options: train, export, distill or the name of a method."),
+    ] = None,
     published: Annotated[
         Path | None,
         typer.Option(
             "--for", help="A folder with teacher and sidecar: which methods run, and their terms."
         ),
     ] = None,
-    factory: Annotated[
-        str | None,
-        typer.Option(help="Your own module:function, with --for a teacher that is not built in."),
-    ] = None,
+    factory: Factory = None,
     as_json: AsJson = False,
 ) -> None:
-    """List methods (with their source and needs), architectures, statistics or losses.
+    """List methods (with their source and needs), architectures, statistics, losses or options.
 
-    Example: dfkd-meta list methods
+    Options are what --set takes, with their types and defaults; those of a method as options.NAME.
+
+    Example: dfkd-meta list options recorded
     """
     with errors_as_text():
         if published is not None and what != "methods":
             from dfkd_meta.errors import UsageError
 
             raise UsageError("--for belongs to 'list methods'")
-        rows = _rows(what) if published is None else _components(published, factory)
+        about = ""
+        if what == "options":
+            about, rows = _options(of or "distill")
+        else:
+            rows = _rows(what) if published is None else _components(published, factory)
         if as_json:
             print_json(rows)
         else:
+            if about:
+                print_line(about + "\n")
             print_table(what, list(rows[0]), [list(row.values()) for row in rows])
 
 
@@ -76,6 +85,27 @@ def _rows(what: str) -> list[dict[str, Any]]:
 
         return [_summary("loss", n, losses.get(n)) for n in losses.names()]
     raise UsageError(f"there is no list of {what!r}", hint="one of: " + ", ".join(TOPICS))
+
+
+def _options(of: str) -> tuple[str, list[dict[str, Any]]]:
+    """What a verb or a method can be told: in words, and each option with type and default."""
+    from inspect import getdoc
+
+    from dfkd_meta.config import Config, described
+    from dfkd_meta.consumer.pipeline import DistillConfig
+    from dfkd_meta.producer.opening import ExportRun
+    from dfkd_meta.producer.train import TrainConfig
+    from dfkd_meta.synthesis.recipe import find_method
+
+    verbs: dict[str, type[Config]] = {
+        "distill": DistillConfig,
+        "export": ExportRun,
+        "train": TrainConfig,
+    }
+    config = verbs[of] if of in verbs else find_method(of).config
+    line = [part for part in reversed(config.mro()) if issubclass(part, Config) and part != Config]
+    about = "\n\n".join(getdoc(part) or "" for part in line)
+    return about, described(config, "" if of in verbs else "options.")
 
 
 def _summary(what: str, name: str, entry: object) -> dict[str, str]:

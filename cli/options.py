@@ -18,6 +18,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the same facts as JS
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a non-empty output folder.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto (cuda when there is one).")]
+Factory = Annotated[
+    str | None,
+    typer.Option(help="Your own module:function for a teacher that is not built in."),
+]
 Token = Annotated[str | None, typer.Option(help="Access token for the Hub.")]
 
 

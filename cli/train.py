@@ -40,17 +40,17 @@ def command(
     """
     with errors_as_text():
         from dfkd_meta.config import load_config
-        from dfkd_meta.data import open_data
+        from dfkd_meta.data import data_paths, open_data
         from dfkd_meta.distillation.evaluation import accuracy
         from dfkd_meta.folders import new_folder, require_free
         from dfkd_meta.producer.train import TrainConfig, train_network
-        from dfkd_meta.teachers import save_model
+        from dfkd_meta.teachers import count_parameters, save_teacher
 
         override = {} if seed is None else {"seed": seed}
         settings = load_config(
             TrainConfig, file=config, assignments=assignments or (), override=override
         )
-        require_free(out, overwrite=overwrite, needed=(data, eval_data, config))
+        require_free(out, overwrite=overwrite, needed=(config, *data_paths(data, eval_data)))
         dataset = open_data(data, split="train")
         evaluation = open_data(eval_data, split="test") if eval_data else None
         progress = TerminalProgress(quiet)
@@ -64,19 +64,11 @@ def command(
             progress=progress,
         )
         with new_folder(out) as folder:
-            save_model(
-                folder,
-                net.module,
-                source=net.source,
-                architecture=net.architecture,
-                arguments=net.arguments,
-                inputs=net.inputs,
-                outputs=net.outputs,
-            )
+            save_teacher(folder, net)
         score = accuracy(net.module, evaluation, net.inputs) if evaluation else None
         facts = {
             "architecture": architecture,
-            "parameters": sum(p.numel() for p in net.module.parameters()),
+            "parameters": count_parameters(net.module),
             "samples": len(dataset),
             "accuracy": score,
             "out": str(out),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -37,11 +37,21 @@ def save_state(path: Path, state: State) -> None:
 
 def load_state(path: Path) -> State:
     """Read what ``save_state`` wrote; tensors come to the CPU. Raises UsageError."""
+    return _load(path, tensors=True)
+
+
+def load_plain(path: Path) -> State:
+    """The same with None for every tensor: only the head of the file is read."""
+    return _load(path, tensors=False)
+
+
+def _load(path: Path, *, tensors: bool) -> State:
     try:
         with safe_open(path, framework="pt") as file:
             skeleton = json.loads((file.metadata() or {})["state"])
             names = list(file.keys())
-            state = _put_together(skeleton, {key: file.get_tensor(key) for key in names})
+            found = {key: file.get_tensor(key) if tensors else None for key in names}
+            state = _put_together(skeleton, found)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise UsageError(
             f"the saved state cannot be read: {error}",
@@ -72,7 +82,7 @@ def _take_apart(value: Any, tensors: dict[str, Tensor]) -> Any:
     raise TypeError(f"a state cannot hold {type(value).__name__}")
 
 
-def _put_together(value: Any, tensors: dict[str, Tensor]) -> Any:
+def _put_together(value: Any, tensors: Mapping[str, Tensor | None]) -> Any:
     if isinstance(value, list):
         return [_put_together(item, tensors) for item in value]
     if not isinstance(value, dict):
@@ -83,13 +93,3 @@ def _put_together(value: Any, tensors: dict[str, Tensor]) -> Any:
         parts = value[INTEGER_KEYS]
         return {int(key): _put_together(item, tensors) for key, item in parts.items()}
     return {key: _put_together(item, tensors) for key, item in value.items()}
-
-
-def generator_state(generator: torch.Generator) -> State:
-    """The state of a random stream."""
-    return {"stream": generator.get_state()}
-
-
-def load_generator_state(generator: torch.Generator, state: State) -> None:
-    """Continue a random stream where it was saved."""
-    generator.set_state(state["stream"])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from datetime import date, time
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import to_jsonable_python
 
 from dfkd_meta.errors import UsageError
 
@@ -57,8 +60,8 @@ def make_config(model: type[C], values: Mapping[str, Any]) -> C:
             raise UsageError(
                 f"there is no option {key!r}",
                 hint="known: " + ", ".join(sorted(model_at(model, first["loc"][:-1]).model_fields)),
-            ) from error
-        raise UsageError(f"option {key!r}: {first['msg']}, got {first['input']!r}") from error
+            ) from None
+        raise UsageError(f"option {key!r}: {first['msg']}, got {first['input']!r}") from None
 
 
 def model_at(model: type[BaseModel], place: tuple[int | str, ...]) -> type[BaseModel]:
@@ -73,6 +76,37 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
+
+
+def described(model: type[Config], prefix: str = "") -> list[dict[str, Any]]:
+    """Every option as ``option`` (dotted key), ``type`` and ``default`` (as an assignment has it).
+
+    A default that is empty: the option must be given.
+    """
+    rows: list[dict[str, Any]] = []
+    for name, field in model.model_fields.items():
+        inner = field.get_default(call_default_factory=True)
+        if isinstance(inner, Config):
+            rows += described(type(inner), f"{prefix}{name}.")
+            continue
+        default = "" if field.is_required() else json.dumps(to_jsonable_python(inner))
+        rows.append({"option": prefix + name, "type": _words(field.annotation), "default": default})
+    return rows
+
+
+def _words(kind: Any) -> str:
+    """A type as people write it, without constraints: ``float | null``, ``list[int]``."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _words(parts[0])
+    if origin is Literal:
+        return " | ".join(json.dumps(part) for part in parts)
+    if origin in (Union, UnionType):
+        return " | ".join(_words(part) for part in parts)
+    if origin is not None:
+        inner = ", ".join("..." if part is ... else _words(part) for part in parts)
+        return f"{origin.__name__}[{inner}]"
+    return "null" if kind is NoneType else getattr(kind, "__name__", str(kind))
 
 
 def _defaults(model: type[Config]) -> dict[str, Any]:
@@ -96,6 +130,15 @@ def read_toml(file: Path, what: str) -> dict[str, Any]:
         raise UsageError(f"cannot read the {what}: {error.strerror}", where=str(file)) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"the {what} is not TOML: {error}", where=str(file)) from error
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted keys, such as an assignment takes."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        nested = isinstance(value, Mapping)
+        flat.update(flatten(value, f"{prefix}{key}.") if nested else {prefix + key: value})
+    return flat
 
 
 def _parse_assignment(text: str) -> dict[str, Any]:

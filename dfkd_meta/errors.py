@@ -26,6 +26,11 @@ class DfkdMetaError(Exception):
         self.where = where
         self.hint = hint
 
+    def __str__(self) -> str:
+        """All of it in one line, for tracebacks and logs."""
+        place = f" ({self.where})" if self.where else ""
+        return self.message + place + (f"; {self.hint}" if self.hint else "")
+
 
 class TeacherError(DfkdMetaError):
     """A model cannot be built, its weights do not fit, or it misbehaves on an input."""

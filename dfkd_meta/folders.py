@@ -33,9 +33,9 @@ def require_free(
     """Refuse, before any work is done, an output folder that cannot become one.
 
     Raises UsageError when ``out`` is something else than a folder, a non-empty folder without
-    ``overwrite``, the current folder or one above it, holds one of the files or folders ``needed``
-    for the work, lies where no folder can be made, or has a name to which ``beside`` (what the
-    name of a file beside it will end in) cannot be added.
+    ``overwrite``, the current folder or one above it, a mount point, holds one of the files or
+    folders ``needed`` for the work, lies where no folder can be made, or has a name to which
+    ``beside`` (what the name of a file beside it will end in) cannot be added.
     """
     place = real_path(out)
     try:
@@ -52,6 +52,12 @@ def require_free(
                 "the output folder would replace the folder you are in",
                 where=str(out),
                 hint="name a folder inside it, or one elsewhere",
+            )
+        if os.path.ismount(place):
+            raise UsageError(
+                "the output folder is a mount point, which nothing can take the place of",
+                where=str(out),
+                hint="name a folder inside it",
             )
         for name in needed:
             if name is not None and os.path.exists(name) and _within(Path(name), place):
@@ -123,16 +129,19 @@ def _remove(made: list[Path]) -> None:
 
 
 def _swap(scratch: Path, place: Path) -> None:
-    """Put ``scratch`` in the place of what is there; on an error that is put back."""
+    """Put ``scratch`` in the place of what is there; when that fails, what was there is back."""
     if not place.is_dir():
         os.replace(scratch, place)
         return
     aside = Path(tempfile.mkdtemp(prefix=".dfkd-meta.", dir=place.parent))
-    os.replace(place, aside)
     try:
+        os.replace(place, aside)
         os.replace(scratch, place)
-    except OSError:
-        os.replace(aside, place)
+    except BaseException:  # Ctrl-C too
+        if place.exists():  # nothing was moved yet, or all of it
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            os.replace(aside, place)
         raise
     shutil.rmtree(aside, ignore_errors=True)
 

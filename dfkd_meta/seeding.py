@@ -24,7 +24,8 @@ def generator_for(seed: int, purpose: str) -> torch.Generator:
 def layers_draw_from(generator: torch.Generator, device: torch.device) -> Iterator[None]:
     """Inside, layers such as dropout, which draw from torch's global stream, follow ``generator``.
 
-    The global streams are put back afterwards, so a run neither uses nor disturbs them.
+    The global streams of the CPU and of a CUDA ``device`` are put back afterwards, so a run neither
+    uses nor disturbs them. Those of other GPUs, which torch seeds along, stay as this leaves them.
     """
     seed = int(torch.randint(2**62, (1,), generator=generator))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

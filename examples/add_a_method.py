@@ -1,29 +1,25 @@
 """A method of one's own in one file: inputs between two classes, where a teacher says most.
 
-    python examples/add_a_method.py published --eval-data digits
+    python examples/add_a_method.py published --eval-data digits --out student
 
-``published`` is a folder with teacher and sidecar. Nothing else of the package is touched: the term
-and the method below are all there is to it. From an installed package of your own, name the module
-under the entry-point group ``dfkd_meta.synthesis.methods`` and ``dfkd-meta distill --method
-between_classes`` finds it.
+``published`` is a folder with teacher and sidecar, or an id on the Hub. Nothing else of the package
+is touched: the term and the method below are all there is to it. In the folder of this file,
+``dfkd-meta distill --method add_a_method:between_classes`` does the same; from an installed package
+of your own, name the module under the entry-point group ``dfkd_meta.synthesis.methods`` and it is
+called ``between_classes`` everywhere.
 """
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from pathlib import Path
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from dfkd_meta import DfkdMetaError, DistillConfig, distill, open_data, save_run
 from dfkd_meta.config import Config, load_config
-from dfkd_meta.consumer.distill import distill
-from dfkd_meta.consumer.pipeline import DistillConfig
-from dfkd_meta.data import open_data
-from dfkd_meta.hub import PulledSidecar
 from dfkd_meta.synthesis.recipe import MethodContext, Recipe, Weighted, method
 from dfkd_meta.synthesis.sources.pixels import PixelSource, gaussian_start
 from dfkd_meta.synthesis.targets import TargetSampler
@@ -72,21 +68,26 @@ def between_classes(context: MethodContext, config: BetweenClassesConfig) -> Rec
 def main() -> None:
     """Distill with the method above and print what came out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("published", type=Path)
+    parser.add_argument("published")
+    parser.add_argument("--factory", help="module:function, for a teacher of your own code")
     parser.add_argument("--eval-data")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--out", help="a folder for the student")
     given = parser.parse_args()
     config = load_config(
         DistillConfig, assignments=given.set, override={"method": "between_classes"}
     )
     evaluation = open_data(given.eval_data, split="test") if given.eval_data else None
-    run = distill(
-        PulledSidecar(given.published), config, device=torch.device("cpu"), evaluation=evaluation
-    )
+    run = distill(given.published, config, factory=given.factory, evaluation=evaluation)
     print(f"{run.outcome.images} inputs, agreement with the teacher {100 * run.agreement:.1f} %")
     if run.accuracy is not None:
         print(f"accuracy on {run.evaluated_on}: {100 * run.accuracy:.2f} %")
+    if given.out:
+        save_run(run, given.out)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except DfkdMetaError as error:
+        raise SystemExit(f"error: {error}") from None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +13,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dfkd_meta.checkpoint import load_state, save_state
+from dfkd_meta import checkpoint
+from dfkd_meta.checkpoint import load_plain, load_state, save_state
+from dfkd_meta.consumer.interruption import interrupted_config
+from dfkd_meta.consumer.pipeline import DistillConfig
 from dfkd_meta.errors import DfkdMetaError, UsageError
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
@@ -65,6 +71,26 @@ def test_views_of_one_storage_and_live_tensors_are_copied(tmp_path: Path) -> Non
     save_state(tmp_path / "s", {"a": base[:2], "b": base, "c": base[::2]})
     base += 1
     assert load_state(tmp_path / "s")["b"].tolist() == [0, 1, 2, 3]
+
+
+def test_settings_are_read_without_the_tensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pool takes up to gigabytes, and ``--budget --resume`` only wants to know the settings."""
+    config, place = DistillConfig(seed=7), tmp_path / "s"
+    save_state(
+        place, {"run": {"pool": [torch.zeros(4)]}, "of": {"config": config.model_dump(mode="json")}}
+    )
+    real = checkpoint.safe_open
+
+    @contextmanager
+    def head(path: Path, framework: str) -> Iterator[SimpleNamespace]:
+        with real(path, framework=framework) as file:
+            yield SimpleNamespace(metadata=file.metadata, keys=file.keys)
+
+    monkeypatch.setattr(checkpoint, "safe_open", head)
+    assert interrupted_config(place) == config
+    assert load_plain(place)["run"] == {"pool": [None]}
 
 
 def test_what_is_no_state_is_refused(tmp_path: Path) -> None:

@@ -58,3 +58,19 @@ def test_a_method_of_ones_own_is_one_file(
     assert done.returncode == 0, done.stderr
     assert "60 inputs" in done.stdout
     assert "accuracy on" in done.stdout
+
+
+def test_a_method_of_ones_own_by_its_module(
+    published: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    command = [
+        sys.executable, "-m", "dfkd_meta_cli", "distill", str(published("digits_cnn", "minimal")),
+        "--method", "add_a_method:between_classes", "--out", str(tmp_path / "student"), "--json",
+        "--set", "images=20", "--set", "options.steps=1", "--set", "training.steps=2",
+    ]  # fmt: skip
+    where = ROOT / "examples"
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=where)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["result"]["images"] == 20
+    assert "--method add_a_method:between_classes" in facts["command"]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import importlib
+import os
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 import torch
 
 from dfkd_meta.config import Config, load_config
-from dfkd_meta.errors import MissingExtraError, UsageError
+from dfkd_meta.errors import DfkdMetaError, MissingExtraError, UsageError
 from dfkd_meta.folders import new_folder, require_free
 from dfkd_meta.registry import Registry
 from dfkd_meta.seeding import derive_seed, generator_for
@@ -39,6 +43,24 @@ def test_registry_refuses_a_name_taken_twice_and_suggests_near_ones() -> None:
         registry.get("recordet")
     assert caught.value.hint == "did you mean recorded?"
     assert registry.get("recorded") == 1
+
+
+def test_a_module_that_fails_after_registering_fails_the_same_way_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "own_things"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "from dfkd_meta.registry import Registry\nthings = Registry('thing', 'own_things')\n"
+    )
+    (package / "late.py").write_text(
+        "from own_things import things\nthings.register('late')(1)\nraise OSError('no room')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    things = importlib.import_module("own_things").things
+    for look in (things.names, lambda: things.get("late"), things.names):
+        with pytest.raises(OSError, match="no room"):
+            look()
 
 
 def test_configuration_layers_file_then_assignments_then_override(tmp_path: Path) -> None:
@@ -153,3 +175,64 @@ def test_a_failed_folder_leaves_no_parents_and_a_link_is_followed(tmp_path: Path
         (folder / "f").write_text("1")
     assert (tmp_path / "target" / "f").is_file()
     assert (tmp_path / "link").is_symlink()
+
+
+def test_a_plug_in_that_cannot_be_loaded_breaks_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broken = EntryPoint("wonderful", "no_such_module_here", "dfkd_meta.report")
+    monkeypatch.setattr("dfkd_meta.registry.entry_points", lambda group: [broken])
+    registry: Registry[int] = Registry("thing", "dfkd_meta.report")
+    registry.register("recorded")(1)
+    assert registry.get("recorded") == 1
+    with pytest.raises(UsageError) as caught:
+        registry.get("wonderful")
+    assert "wonderful: ModuleNotFoundError" in (caught.value.hint or "")
+
+
+def test_an_error_in_a_log_says_where_and_what_next() -> None:
+    assert str(UsageError("no such file", where="a.toml", hint="look")) == (
+        "no such file (a.toml); look"
+    )
+    assert str(UsageError("no such file")) == "no such file"
+
+
+def test_a_mount_point_is_refused_before_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.path.ismount", lambda path: Path(path) == tmp_path / "disk")
+    (tmp_path / "disk").mkdir()
+    with pytest.raises(UsageError, match="a mount point") as caught:
+        require_free(tmp_path / "disk")
+    assert caught.value.hint == "name a folder inside it"
+    require_free(tmp_path / "disk" / "student")
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EBUSY, "busy"), KeyboardInterrupt()])
+@pytest.mark.parametrize("moves", [0, 1, 2])
+def test_an_exchange_that_fails_halfway_is_undone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, moves: int
+) -> None:
+    """After ``moves`` of the two steps of the exchange."""
+    out = tmp_path / "out"
+    with new_folder(out) as folder:
+        (folder / "old").touch()
+    replace, done = os.replace, []
+
+    def failing(source: Path, target: Path) -> None:
+        done.append(source)
+        if len(done) == moves + 1:
+            raise error
+        replace(source, target)
+        if len(done) == moves == 2:
+            raise error
+
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises((DfkdMetaError, KeyboardInterrupt)),
+        new_folder(out) as folder,
+    ):
+        (folder / "new").touch()
+        patched.setattr("os.replace", failing)
+    assert [path.name for path in out.iterdir()] == ["new" if moves == 2 else "old"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

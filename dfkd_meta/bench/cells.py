@@ -14,7 +14,7 @@ from dfkd_meta.bench.grid import Budget, Grid, MethodEntry, Settings, profiles_o
 from dfkd_meta.config import load_config, make_config
 from dfkd_meta.consumer.pipeline import DistillConfig
 from dfkd_meta.errors import UsageError
-from dfkd_meta.synthesis.recipe import methods
+from dfkd_meta.synthesis.recipe import find_method
 
 AXES = ("teacher", "student", "method", "profile", "budget", "seed")
 CONTROLS = ("noise", "alternative_data", "real_data", "scratch")
@@ -156,7 +156,7 @@ def _run(grid: Grid, cell: Cell) -> Run:
         told["options"] = {"data": data, **told["options"]}
     try:
         config = load_config(DistillConfig, override=told)
-        make_config(methods.get(method).config, config.options)
+        make_config(find_method(method).config, config.options)
     except UsageError as error:
         error.where = f"methods.{cell.method} ({cell})"
         raise

@@ -25,7 +25,7 @@ from dfkd_meta.distillation.evaluation import accuracy, agreement, require_evalu
 from dfkd_meta.precision import settle
 from dfkd_meta.sidecar import MANIFEST_FILE, Sidecar, read_sidecar, sha256_file
 from dfkd_meta.sidecar.checks.privacy import describes_input, is_detailed
-from dfkd_meta.teachers import Teacher, teacher_from_sidecar
+from dfkd_meta.teachers import Teacher, count_parameters, teacher_from_sidecar
 
 
 def run_cell(task: CellTask, device: torch.device) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def run_cell(task: CellTask, device: torch.device) -> dict[str, Any]:
         "student": {
             "architecture": outcome.student.architecture,
             "arguments": outcome.student.arguments,
-            "parameters": sum(p.numel() for p in module.parameters()),
+            "parameters": count_parameters(module),
         },
         "counts": {
             "images": config.images,

@@ -22,7 +22,7 @@ from dfkd_meta.producer.opening import open_for_export
 from dfkd_meta.producer.train import train_network
 from dfkd_meta.progress import Progress
 from dfkd_meta.sidecar import MANIFEST_FILE, TENSOR_FILE, sha256_file
-from dfkd_meta.teachers import save_model
+from dfkd_meta.teachers import save_teacher
 
 
 @dataclass(frozen=True)
@@ -119,15 +119,7 @@ class Teachers:
         config = train_config(name, entry)
         net = train_network(str(entry.model), data, config, device=device, progress=progress)
         with new_folder(folder) as scratch:
-            save_model(
-                scratch,
-                net.module,
-                source=net.source,
-                architecture=net.architecture,
-                arguments=net.arguments,
-                inputs=net.inputs,
-                outputs=net.outputs,
-            )
+            save_teacher(scratch, net)
         return folder
 
     def _made_from(self, name: str, profile: str) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from dfkd_meta.batches import SyntheticBatch
-from dfkd_meta.consumer.pipeline import DistillConfig, check_student, make_recipe
+from dfkd_meta.consumer.pipeline import DistillConfig, check_student, make_recipe, most_kept
 from dfkd_meta.consumer.run import Distillation
 from dfkd_meta.errors import MethodError, UsageError
 from dfkd_meta.sidecar import Sidecar
@@ -90,25 +90,32 @@ def plan_budget(
         turn = max(1, round(costs.batch / costs.step * (1 / recipe.rounds.share - 1)))
         recipe = replace(recipe, rounds=replace(recipe.rounds, student_steps=turn))
     _require_a_start(config.method, recipe, costs, seconds)
-    images, steps = fitting_counts(recipe, costs, seconds, share)
+    most = min(MOST_IMAGES, most_kept(teacher))
+    images, steps = fitting_counts(recipe, costs, seconds, share, most)
     training = config.training.model_copy(update={"steps": steps})
     counts = {"images": images or config.images, "turn": turn, "training": training}
     return config.model_copy(update=counts)
 
 
 def fitting_counts(
-    recipe: Recipe, costs: Costs, seconds: float, share: float
+    recipe: Recipe, costs: Costs, seconds: float, share: float, most: int = MOST_IMAGES
 ) -> tuple[int | None, int]:
-    """Images (None: as the recipe has them) and student steps that together take ``seconds``."""
+    """Images (None: as the recipe has them) and student steps that together take ``seconds``.
+
+    There are never more than ``most`` images; what is left of the time trains.
+    """
     if recipe.rounds is not None:
-        turn = costs.step + costs.batch / recipe.rounds.student_steps
-        return None, max(1, int((seconds - recipe.rounds.warm_up * costs.batch) / turn))
+        turn = recipe.rounds.student_steps
+        left = seconds - recipe.rounds.warm_up * costs.batch
+        whole, rest = divmod(left, costs.batch + turn * costs.step)
+        # A turn begins with its batch, which a last turn that is cut short has to pay for as well.
+        return None, max(1, int(whole * turn + max(0.0, (rest - costs.batch) / costs.step)))
     if recipe.given is not None:
         return None, max(1, int(seconds / costs.step))
     each = costs.batch / recipe.batch_size
     images = None
     if recipe.steps and recipe.terms:
-        images = min(max(1, int(share * seconds / each)), MOST_IMAGES)
+        images = min(max(1, int(share * seconds / each)), most)
     spent = each * (images or recipe.images)
     return images, max(1, int((seconds - spent) / costs.step))
 

@@ -15,7 +15,7 @@ from dfkd_meta.data import Dataset
 from dfkd_meta.distillation.config import TrainingConfig
 from dfkd_meta.distillation.evaluation import accuracy, agreement, require_evaluable, some_of
 from dfkd_meta.errors import UsageError
-from dfkd_meta.hub import PulledSidecar
+from dfkd_meta.hub import PulledSidecar, resolve_source
 from dfkd_meta.precision import settle
 from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.sidecar import Sidecar, read_sidecar
@@ -43,7 +43,7 @@ class DistillRun:
 
 
 def distill(
-    pulled: PulledSidecar,
+    source: PulledSidecar | Path | str,
     config: DistillConfig,
     *,
     factory: str | None = None,
@@ -56,6 +56,8 @@ def distill(
 ) -> DistillRun:
     """Make inputs from teacher and sidecar, train a student on them, and measure it.
 
+    ``source`` is a folder with both, ``user/repo`` or ``user/repo@revision`` on the Hub, or what
+    was pulled from there.
     ``seconds`` (of a clock on the wall) is what the run may take on this machine: it decides
     ``images`` and ``training.steps``, which are then part of the run's configuration.
 
@@ -65,6 +67,9 @@ def distill(
     evaluation data that do not fit the teacher.
     """
     progress = progress or Silent()
+    pulled = source
+    if not isinstance(pulled, PulledSidecar):
+        pulled = resolve_source(str(pulled), progress=progress)
     device = device or torch.device("cpu")
     progress.step("checking the sidecar and its digests")
     sidecar = read_sidecar(pulled.folder)
@@ -127,6 +132,6 @@ def _within(
     found = interrupted_config(interrupted)
     training = config.training.model_copy(update={"steps": found.training.steps})
     planned: dict[str, object] = {"images": found.images, "turn": found.turn, "training": training}
-    if "batch_size" in found.options:
+    if found.method == config.method and "batch_size" in found.options:
         planned["options"] = {"batch_size": found.options["batch_size"], **config.options}
     return config.model_copy(update=planned)

@@ -15,7 +15,7 @@ MOST = 200  # inputs held out; no more than a twentieth of those made
 
 
 class Exam:
-    """Ten times in a run: how often student and teacher agree on new inputs.
+    """Up to ten times in a run: how often student and teacher agree on new inputs.
 
     Inputs made beforehand lend some that are never trained on (``hold_out``). Where student and
     synthesis take turns, a batch is judged before it joins the pool; ``wanted`` says that the next

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 from torch import nn
 
 from dfkd_meta.batches import SyntheticBatch
-from dfkd_meta.checkpoint import State, load_state, save_state
+from dfkd_meta.checkpoint import State, load_plain, load_state, save_state
+from dfkd_meta.config import flatten
 from dfkd_meta.consumer.pipeline import DistillConfig
 from dfkd_meta.errors import UsageError
 from dfkd_meta.sidecar import MANIFEST_FILE, Sidecar, sha256_file
 
 WHAT = {
-    "config": "other settings",
+    "version": "another version of dfkd-meta",
     "sidecar": "another sidecar",
     "student": "a student of another shape",
     "given": "other data",
-    "version": "another version of dfkd-meta",
+    "config": "other settings",
 }
 SAVE_EVERY = 30.0  # seconds between checkpoints; what is lost by a kill is made again, identically
 
@@ -73,13 +74,23 @@ class Checkpoint:
         before = of if isinstance(of, dict) else {}
         others = [WHAT[name] for name in WHAT if before.get(name) != self.of[name]]
         if others:
+            settings = _different(before.get("config"), self.of["config"])
+            listed = f": {', '.join(settings)}" if settings else ""
             raise UsageError(
-                f"the interrupted run had {' and '.join(others)}",
+                f"the interrupted run had {' and '.join(others)}{listed}",
                 where=str(self.path),
                 hint="repeat its settings, or delete the file to start afresh",
             )
         load(saved["run"])
         return True
+
+
+def _different(before: object, now: object) -> list[str]:
+    """The settings in which two configurations differ, as ``key=value`` of the earlier one."""
+    if not isinstance(before, Mapping) or not isinstance(now, Mapping):
+        return []
+    old, new = flatten(before), flatten(now)
+    return [f"{key}={old.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)]
 
 
 def _digest(batch: SyntheticBatch) -> str:
@@ -92,7 +103,7 @@ def _digest(batch: SyntheticBatch) -> str:
 
 def interrupted_config(path: Path) -> DistillConfig:
     """The settings of an interrupted run. Raises UsageError when the file is damaged."""
-    saved = load_state(path)
+    saved = load_plain(path)
     try:
         return DistillConfig.model_validate(saved["of"]["config"])
     except (KeyError, TypeError, ValueError) as error:

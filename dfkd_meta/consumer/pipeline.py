@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, JsonValue
 
-from dfkd_meta.config import Config
+from dfkd_meta.config import Config, make_config
 from dfkd_meta.distillation.config import TrainingConfig
 from dfkd_meta.distillation.losses import losses
-from dfkd_meta.distillation.students import Student, build_student
+from dfkd_meta.distillation.students import Student, build_student, check_student_name
 from dfkd_meta.distillation.training import named_losses
 from dfkd_meta.errors import MethodError, UsageError
 from dfkd_meta.precision import Precision
 from dfkd_meta.seeding import generator_for
 from dfkd_meta.sidecar import Sidecar
-from dfkd_meta.synthesis.recipe import MethodContext, Recipe, methods
+from dfkd_meta.synthesis.recipe import MethodContext, Recipe, find_method, methods
 from dfkd_meta.teachers import Teacher
+
+POOL_NUMBERS = 2**30  # in the inputs kept for a student: 4 GiB of float32
 
 
 class TermConfig(Config):
@@ -31,16 +34,17 @@ class DistillConfig(Config):
     """Everything that decides a student, besides teacher and sidecar.
 
     ``student`` is a name that ``build_student`` knows, ``student_arguments`` what its factory is
-    told besides. ``options`` are those of the method; ``terms`` changes the weights of its terms by
-    name (``terms.bn.weight=10``); ``images`` replaces the number of inputs that a method makes
-    before the student is trained, ``turn`` the number of student steps after each batch of a method
-    in which they take turns. ``precision`` is that of the networks while they are used for
-    synthesis and training; ``auto`` is bfloat16 on machines with instructions for it, else float32.
+    told besides (values that JSON has, since they are saved with the student). ``options`` are
+    those of the method; ``terms`` changes the weights of its terms by name
+    (``terms.bn.weight=10``); ``images`` replaces the number of inputs that a method makes before
+    the student is trained, ``turn`` the number of student steps after each batch of a method in
+    which they take turns. ``precision`` is that of the networks while they are used for synthesis
+    and training; ``auto`` is bfloat16 on machines with instructions for it, else float32.
     """
 
     method: str = "recorded"
     student: str = "half"
-    student_arguments: dict[str, Any] = Field(default_factory=dict)
+    student_arguments: dict[str, JsonValue] = Field(default_factory=dict)
     seed: int = 0
     images: int | None = Field(None, ge=1)
     turn: int | None = Field(None, ge=1)
@@ -50,13 +54,24 @@ class DistillConfig(Config):
     training: TrainingConfig = TrainingConfig()
 
 
+def check_names(config: DistillConfig) -> None:
+    """Refuse what is right for no teacher, before one is downloaded.
+
+    Raises UsageError for a method, an option of it, a loss or a student that there is not.
+    """
+    make_config(find_method(config.method).config, config.options)
+    for name in config.training.losses or {}:
+        losses.get(name)
+    check_student_name(config.student)
+
+
 def check_student(teacher: Teacher, config: DistillConfig) -> None:
     """Refuse settings that training would refuse, before minutes of synthesis.
 
-    Raises UsageError (no such student or loss), TeacherError (it cannot be built, or does not fit).
+    Raises UsageError (see ``check_names``), TeacherError (the student cannot be built, or does not
+    fit).
     """
-    for name in config.training.losses or {}:
-        losses.get(name)
+    check_names(config)
     student_of(config, teacher, seed=0)
 
 
@@ -65,13 +80,21 @@ def student_of(config: DistillConfig, teacher: Teacher, *, seed: int) -> Student
     return build_student(config.student, teacher, seed=seed, arguments=config.student_arguments)
 
 
+def most_kept(teacher: Teacher) -> int:
+    """How many inputs of this teacher fit into 4 GiB."""
+    return max(1, POOL_NUMBERS // math.prod(teacher.inputs.shape))
+
+
 def make_recipe(
     teacher: Teacher, sidecar: Sidecar, config: DistillConfig, device: torch.device
 ) -> Recipe:
-    """The recipe of ``config.method``. Raises MethodError (needs), UsageError (options, losses)."""
+    """The recipe of ``config.method``, for no more inputs at once than may be kept.
+
+    Raises MethodError (needs), UsageError (options, losses).
+    """
     context = MethodContext(teacher, sidecar, device, generator_for(config.seed, "weights"))
     weights = {name: term.weight for name, term in config.terms.items()}
-    recipe = methods.get(config.method).recipe(context, config.options).reweighted(weights)
+    recipe = find_method(config.method).recipe(context, config.options).reweighted(weights)
     notes = []
     if config.turn is not None:
         if recipe.rounds is not None:
@@ -84,6 +107,9 @@ def make_recipe(
         else:
             why = "inputs and student take turns" if recipe.rounds else "they are given"
             notes.append(f"images={config.images} means nothing here: {why}")
+    if recipe.rounds is None and recipe.given is None and recipe.images > most_kept(teacher):
+        notes.append(f"{most_kept(teacher):,} inputs, not {recipe.images:,}: 4 GiB hold no more")
+        recipe = replace(recipe, images=most_kept(teacher))
     if partial := sidecar.partial:
         notes.append(f"not used, of some classes only: {', '.join(r.id for r in partial)}")
     _check_labels(config, recipe)

@@ -15,25 +15,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dfkd_meta.config import flatten
 from dfkd_meta.consumer.distill import DistillRun
 from dfkd_meta.folders import new_folder
 from dfkd_meta.hub import StudentFacts, student_card
 from dfkd_meta.report.grid import grid_png
 from dfkd_meta.sidecar import MANIFEST_FILE, sha256_file
-from dfkd_meta.teachers import denormalize, save_model
+from dfkd_meta.teachers import count_parameters, denormalize, save_model
 from dfkd_meta.tensor_files import write_tensors
 
 GRID_IMAGES = 100
 
 
-def save_run(run: DistillRun, out: Path) -> dict[str, Any]:
+def save_run(run: DistillRun, out: Path | str) -> dict[str, Any]:
     """Write the run into ``out``, whole or not at all, and return the content of ``run.json``.
 
     ``model.safetensors`` and ``config.json`` are the plain student; ``README.md`` its model card;
     ``run.json`` everything needed to repeat the run; ``synthetic.safetensors`` the inputs
     (raw values `n ...` as data have them, so that any command can read them as data; float16 where
-    that can hold them, else float32) and labels; ``synthetic.png`` some of them.
+    that can hold them, else float32) and labels; ``synthetic.png`` some of them. Data that were
+    given are not copied.
     """
+    out = Path(out)
     facts = describe(run)
     with new_folder(out) as folder:
         save_model(
@@ -50,7 +53,8 @@ def save_run(run: DistillRun, out: Path) -> dict[str, Any]:
         (folder / "run.json").write_text(text, encoding="utf-8")
         card = student_card(_card_facts(run, facts, out.name))
         (folder / "README.md").write_text(card, encoding="utf-8")
-        _save_inputs(run, folder)
+        if not run.outcome.given:
+            _save_inputs(run, folder)
     return facts
 
 
@@ -70,18 +74,21 @@ def describe(run: DistillRun) -> dict[str, Any]:
             "repo_id": run.pulled.repo_id,
             "commit": run.pulled.commit,
             "architecture": manifest.teacher.architecture,
+            "factory": run.teacher.factory,
             "files": {file.path: file.sha256 for file in manifest.teacher.files},
             "sidecar_sha256": sha256_file(run.sidecar.folder / MANIFEST_FILE),
             "profile": manifest.profile,
         },
         "config": run.config.model_dump(mode="json"),
+        "command": repeat_command(run),
         "student": {
             "architecture": run.outcome.student.architecture,
             "arguments": run.outcome.student.arguments,
-            "parameters": sum(p.numel() for p in run.outcome.student.module.parameters()),
+            "parameters": count_parameters(run.outcome.student.module),
         },
         "result": {
             "images": run.outcome.images,
+            "given": run.outcome.given,
             "student_steps": run.outcome.student_steps,
             "optimizers": [asdict(rule) for rule in run.outcome.rules],
             "mirrored": run.outcome.mirrored,
@@ -101,7 +108,7 @@ def repeat_command(run: DistillRun) -> str:
     where = run.pulled.folder.name
     if run.pulled.repo_id is not None:
         where = f"{run.pulled.repo_id}@{run.pulled.commit}"
-    settings = _flatten(run.config.model_dump(mode="json", exclude_defaults=True))
+    settings = flatten(run.config.model_dump(mode="json", exclude_defaults=True))
     words = ["dfkd-meta", "distill", where, "--out", "student", "--device", run.device.type]
     if run.teacher.factory is not None:
         words += ["--factory", run.teacher.factory]
@@ -113,21 +120,13 @@ def repeat_command(run: DistillRun) -> str:
     return shlex.join(words)
 
 
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        nested = isinstance(value, dict)
-        flat.update(_flatten(value, f"{prefix}{key}.") if nested else {prefix + key: value})
-    return flat
-
-
 def _rounded(seconds: dict[str, float]) -> dict[str, float]:
     return {part: round(value, 2) for part, value in seconds.items()}
 
 
 def _card_facts(run: DistillRun, facts: dict[str, Any], name: str) -> StudentFacts:
     manifest = run.sidecar.manifest
+    own = run.outcome.student.source == "local"
     return StudentFacts(
         name=name,
         architecture=run.outcome.student.architecture,
@@ -140,11 +139,14 @@ def _card_facts(run: DistillRun, facts: dict[str, Any], name: str) -> StudentFac
         profile=manifest.profile,
         method=run.config.method,
         seed=run.config.seed,
-        command=repeat_command(run),
+        command=facts["command"],
         license=manifest.teacher.license,
         teacher_accuracy=manifest.evaluation.accuracy if manifest.evaluation else None,
         accuracy=run.accuracy,
         evaluated_on=run.evaluated_on,
+        agreement=run.outcome.agreement,
+        factory=run.outcome.student.architecture if own else None,
+        data=Path(str(run.config.options.get("data"))).name if run.outcome.given else None,
     )
 
 

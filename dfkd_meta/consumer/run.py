@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +14,13 @@ from dfkd_meta.batches import Pool, SyntheticBatch
 from dfkd_meta.checkpoint import State
 from dfkd_meta.consumer.exam import Exam
 from dfkd_meta.consumer.interruption import Checkpoint
-from dfkd_meta.consumer.pipeline import DistillConfig, check_student, make_recipe, student_of
+from dfkd_meta.consumer.pipeline import (
+    DistillConfig,
+    check_student,
+    make_recipe,
+    most_kept,
+    student_of,
+)
 from dfkd_meta.distillation.optimization import Rule
 from dfkd_meta.distillation.students import Student
 from dfkd_meta.distillation.training import Trainer
@@ -30,7 +35,6 @@ from dfkd_meta.teachers import Teacher
 JUDGED = 200  # new inputs that a student is judged on where they cost next to nothing
 SHOWN = 1_000  # inputs kept of a method that has no pool
 KEPT_BLOCK = 30 * 2**20  # bytes; glibc learns from blocks of up to 32 MiB
-POOL_NUMBERS = 2**30  # in the inputs of a pool that goes on growing: 4 GiB of float32
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Outcome:
     """A finished distillation.
 
     ``pool`` is what the student was trained on (of methods without a pool, a last sample);
+    ``given`` says that it was data named by the user, not made from the teacher;
     ``images`` counts all inputs made. ``seconds`` and ``cpu_seconds`` (of this process, all
     threads) have the keys synthesis and training. ``agreement`` is the latest share of new inputs
     on which student and teacher agreed, None where there were none (see ``Exam``). ``rules``
@@ -55,6 +60,7 @@ class Outcome:
     cpu_seconds: dict[str, float]
     notes: list[str]
     agreement: float | None = None
+    given: bool = False
 
 
 def run_method(
@@ -176,6 +182,7 @@ class Distillation:
             cpu_seconds=self.cpu_seconds,
             notes=self.synthesizer.notes,
             agreement=self.exam.result,
+            given=self.recipe.given is not None,
         )
 
     def state(self) -> State:
@@ -205,8 +212,7 @@ class Distillation:
         recipe = self.recipe
         if recipe.rounds is None:
             return recipe.images
-        room = POOL_NUMBERS // math.prod(self.teacher.inputs.shape)
-        return min(recipe.rounds.capacity, max(recipe.batch_size, room))
+        return min(recipe.rounds.capacity, max(recipe.batch_size, most_kept(self.teacher)))
 
     def _due(self, student_steps: int) -> int:
         """How many batches there must be before the student step after ``student_steps``."""

@@ -2,6 +2,14 @@
 
 from dfkd_meta.data.batching import batches, count_batches, real_pool
 from dfkd_meta.data.dataset import ArrayDataset, Dataset
-from dfkd_meta.data.opening import open_data
+from dfkd_meta.data.opening import data_paths, open_data
 
-__all__ = ["ArrayDataset", "Dataset", "batches", "count_batches", "open_data", "real_pool"]
+__all__ = [
+    "ArrayDataset",
+    "Dataset",
+    "batches",
+    "count_batches",
+    "data_paths",
+    "open_data",
+    "real_pool",
+]

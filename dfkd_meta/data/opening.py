@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 
 from dfkd_meta.data.dataset import Dataset
-from dfkd_meta.data.sources import data_sources
+from dfkd_meta.data.sources import data_sources, no_split
 from dfkd_meta.errors import DataError
+
+UNASKED = ("train", "test")  # the splits that commands take where nobody names one
 
 
 def open_data(spec: str, *, split: str = "train") -> Dataset:
@@ -17,12 +19,20 @@ def open_data(spec: str, *, split: str = "train") -> Dataset:
     * a file ``.npz`` or ``.safetensors`` with ``images`` and perhaps ``labels``;
     * ``module:function``, the caller's own code.
 
+    Data without splits serve as ``train`` and as ``test``, but have no split that SPEC names.
     Raises DataError when nothing of that name can be read, MissingExtraError, and UsageError for
     the caller's own code.
     """
-    name, mark, own_split = spec.rpartition("#")
-    if mark and name and not os.path.exists(spec):
-        spec, split = name, own_split
+    path, named = _cut(spec)
+    if named is None and split not in UNASKED:
+        named = split
+    dataset = _open(path, split if named is None else named)
+    if named is not None and named != "all" and dataset.split == "all":
+        raise no_split(named, ["all"], where=path)
+    return dataset
+
+
+def _open(spec: str, split: str) -> Dataset:
     sources = [data_sources.get(entry) for entry in data_sources.names()]
     try:
         for source in sources:
@@ -37,3 +47,17 @@ def open_data(spec: str, *, split: str = "train") -> Dataset:
         where=spec,
         hint=f"one of: {known}",
     )
+
+
+def data_paths(*specs: object) -> list[str]:
+    """Each SPEC without its split: the files and folders that must stay; what is no text is none.
+
+    Some of them, such as ``digits``, are no paths at all.
+    """
+    return [_cut(spec)[0] for spec in specs if isinstance(spec, str)]
+
+
+def _cut(spec: str) -> tuple[str, str | None]:
+    """SPEC and the split behind it, None where there is none; a path may hold a # of its own."""
+    name, mark, split = spec.rpartition("#")
+    return (name, split) if mark and name and not os.path.exists(spec) else (spec, None)

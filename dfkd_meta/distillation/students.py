@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from dfkd_meta.teachers import (
     build_model,
     build_own,
     is_own_code,
-    load_own_code,
+    parameters_of,
     probe,
 )
 
@@ -37,6 +36,18 @@ class Student:
     architecture: str
     arguments: dict[str, JsonValue]
     module: nn.Module
+
+
+def check_student_name(name: str) -> None:
+    """Raises UsageError when ``name`` is no student of any teacher: see ``build_student``."""
+    if is_own_code(name):
+        parameters_of(name)
+    elif _ratio(name) is None and name not in architectures.names():
+        raise UsageError(
+            f"there is no student {name!r}",
+            hint="half, quarter or a ratio of the teacher's width, your own module:function, or "
+            + ", ".join(architectures.names()),
+        )
 
 
 def build_student(
@@ -60,7 +71,7 @@ def build_student(
     else:
         source = "local" if is_own_code(name) else "builtin"
         told = {"num_classes": teacher.outputs.num_classes}
-        if source == "builtin" or "shape" in _parameters(name):
+        if source == "builtin" or "shape" in parameters_of(name):
             told["shape"] = list(teacher.inputs.shape)
     told |= arguments or {}
     if source == "builtin":
@@ -74,7 +85,7 @@ def _narrower(name: str, teacher: Teacher, ratio: float) -> tuple[str, str, dict
     told: dict[str, Any] = dict(teacher.arguments)
     fits = teacher.source == "builtin"
     if own is not None:
-        fits = ratio == 1 or "width" in _parameters(own)
+        fits = ratio == 1 or "width" in parameters_of(own)
     if not fits:
         what = f"{own} takes no argument 'width'" if own else "it is of another library"
         raise UsageError(
@@ -94,7 +105,7 @@ def _own(
     """The caller's module, tried on two inputs. The global random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        module = build_own(factory, arguments)
+        module = build_own(factory, arguments, option="student_arguments")
         classes = probe(module.eval(), teacher.inputs, where=factory)
         _try_in_training(module.train(), teacher.inputs, where=factory)
     if classes != teacher.outputs.num_classes:
@@ -115,14 +126,6 @@ def _try_in_training(module: nn.Module, inputs: InputSpec, *, where: str) -> Non
     with torch.no_grad():
         for buffer, value in zip(module.buffers(), kept, strict=True):
             buffer.copy_(value)
-
-
-def _parameters(factory: str) -> Mapping[str, inspect.Parameter]:
-    """The parameters of the caller's function or class (none where Python cannot tell)."""
-    try:
-        return inspect.signature(load_own_code(factory)).parameters
-    except ValueError:
-        return {}
 
 
 def _ratio(name: str) -> float | None:

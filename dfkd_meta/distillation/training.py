@@ -19,7 +19,6 @@ from dfkd_meta.distillation.optimization import (
     copy_state,
     limit_norms,
 )
-from dfkd_meta.distillation.pairs import Pair
 from dfkd_meta.distillation.views import Views
 from dfkd_meta.errors import MethodError, UsageError
 from dfkd_meta.precision import Settled
@@ -71,11 +70,6 @@ class Trainer:
         )
         self.average = None if config.ema is None else Average(student, config.ema)
         self._announced = False
-
-    @property
-    def pairs(self) -> list[Pair]:
-        """The layers of teacher and student that losses compare; empty without such losses."""
-        return self.objective.pairs
 
     @property
     def notes(self) -> list[str]:

@@ -23,7 +23,8 @@ from dfkd_meta.sidecar.summary import bytes_text, record_bytes
 
 BEGIN = "<!-- dfkd-meta:begin -->"
 END = "<!-- dfkd-meta:end -->"
-TAGS = ("dfkd-meta", "data-free-knowledge-distillation")
+DATA_FREE = "data-free-knowledge-distillation"
+TAGS = ("dfkd-meta", DATA_FREE)
 # The licenses in wide use that the Hub knows by name; any other is stated as `other`.
 LICENSES = (
     "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "mpl-2.0", "unlicense", "openrail",

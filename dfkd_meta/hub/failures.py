@@ -41,8 +41,8 @@ def hub_errors(attempt: Attempt) -> Iterator[None]:
 
 _OFFLINE_HINT = "HF_HUB_OFFLINE is set: unset it, or name a commit that was downloaded before"
 _NETWORK_HINT = (
-    "check the connection and HF_ENDPOINT; with HF_HUB_OFFLINE=1 a commit that was downloaded "
-    "before is used from the cache"
+    "check the connection and HF_ENDPOINT; what was downloaded before can be read with "
+    "HF_HUB_OFFLINE=1 and the commit"
 )
 _ENDPOINT_HINT = "check HF_ENDPOINT, and that no portal or proxy stands in between"
 _LOGIN_HINT = "log in with 'hf auth login', or give a token that may write with --token"

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from dfkd_meta.hub import front_matter
-from dfkd_meta.hub.card import TAGS, code, license_keys, table
+from dfkd_meta.hub.card import DATA_FREE, TAGS, code, license_keys, table
+
+INPUTS = (
+    " `synthetic.safetensors` holds inputs that it was trained on, raw as `images` are: they serve "
+    "to calibrate an int8 version."
+)
 
 
 @dataclass(frozen=True)
 class StudentFacts:
-    """What the card of a student states. Accuracies are fractions in [0, 1].
+    """What the card of a student states. Accuracies and agreement are fractions in [0, 1].
 
     ``teacher`` is the repository id, or the folder's name for a teacher that is not on the Hub;
-    ``commit`` is then None. ``sidecar_sha256`` is the digest of ``dfkd_meta.json``.
+    ``commit`` is then None. ``sidecar_sha256`` is the digest of ``dfkd_meta.json``. ``agreement``
+    is that of student and teacher on inputs it has not learned from; ``factory`` the code of its
+    maker's own that builds it, if it is no built-in architecture; ``data`` the data it was trained
+    on, if it was given some.
     """
 
     name: str
@@ -32,11 +41,15 @@ class StudentFacts:
     teacher_accuracy: float | None = None
     accuracy: float | None = None
     evaluated_on: str | None = None
+    agreement: float | None = None
+    factory: str | None = None
+    data: str | None = None
 
 
 def student_card(facts: StudentFacts) -> str:
     """The whole README.md of a student."""
-    values: dict[str, object] = {"tags": list(TAGS), "library_name": "dfkd-meta"}
+    tags = [tag for tag in TAGS if facts.data is None or tag != DATA_FREE]
+    values: dict[str, object] = {"tags": tags, "library_name": "dfkd-meta"}
     if facts.commit is not None:
         values["base_model"] = facts.teacher
     values |= license_keys(facts.license)
@@ -57,15 +70,35 @@ def _body(facts: StudentFacts) -> str:
         ("method", f"{code(facts.method)}, seed {facts.seed}"),
         ("accuracy", _accuracy(facts)),
     ]
+    if facts.agreement is not None:
+        rows.append(("agreement with the teacher", f"{facts.agreement:.2%} of new inputs made so"))
+    made = (
+        "from its teacher and a sidecar of activation statistics. None of the teacher's training "
+        "data were used."
+        if facts.data is None
+        else f"from its teacher on data: {code(facts.data)}."
+    )
     return "\n\n".join(
         [
             f"# {facts.name}",
-            "This model was distilled from its teacher and a sidecar of activation statistics. "
-            "None of the teacher's training data were used.",
+            f"This model was distilled {made}",
             table(("", ""), rows),
             "Made with:",
-            f"```sh\n{facts.command}\n```\n",
+            f"```sh\n{facts.command}\n```",
+            "To be used with:",
+            _use(facts) + "\n",
         ]
+    )
+
+
+def _use(facts: StudentFacts) -> str:
+    words = json.dumps(facts.name) + (f', factory="{facts.factory}"' if facts.factory else "")
+    inputs = "" if facts.data is not None else INPUTS
+    return (
+        f"```python\nimport dfkd_meta\n\nstudent = dfkd_meta.open_model({words})\n"
+        "logits = student(dfkd_meta.preprocess(images, student.inputs))\n```\n\n"
+        "`student.module` is a plain `torch.nn.Module`; `config.json` says what `images` must be "
+        f"like, and how they are normalized.{inputs}"
     )
 
 

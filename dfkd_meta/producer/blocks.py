@@ -33,7 +33,7 @@ from dfkd_meta.sidecar.checks.evidence import frequencies_at
 from dfkd_meta.sidecar.checks.privacy import tracing_strength
 from dfkd_meta.sidecar.json_text import dump_json
 from dfkd_meta.statistics import Collection, RecordRequest, Result, feature_count
-from dfkd_meta.teachers import Teacher, count_parameters, save_model
+from dfkd_meta.teachers import Teacher, count_parameters, save_teacher
 
 POINTABLE = {"F16", "F32", "F64"}  # dtypes a sidecar may point at in a teacher file
 Arrays = dict[str, NDArray[Any]]
@@ -48,15 +48,7 @@ def teacher_reference(teacher: Teacher, folder: Path, config: ExportConfig) -> T
     elif foreign:
         names = [Path(shutil.copy2(path, folder)).name for path in teacher.files]
     else:
-        save_model(
-            folder,
-            teacher.module,
-            source=teacher.source,
-            architecture=teacher.architecture,
-            arguments=teacher.arguments,
-            inputs=teacher.inputs,
-            outputs=teacher.outputs,
-        )
+        save_teacher(folder, teacher)
         names = ["model.safetensors"]
     files = [
         WeightFile(path=n, size=(folder / n).stat().st_size, sha256=sha256_file(folder / n))

@@ -10,6 +10,7 @@ from dfkd_meta.config import Config
 from dfkd_meta.sidecar.manifest import CREATED, Name
 from dfkd_meta.statistics import MIN_COUNT, RecordRequest
 from dfkd_meta.statistics.kinds.mixture import MODES, RANK
+from dfkd_meta.statistics.kinds.soft_targets import DEFAULT_TEMPERATURE, LEAST_TEMPERATURE
 from dfkd_meta.statistics.kinds.spectrum import DEFAULT_KEPT
 
 Profile = Literal["minimal", "standard", "full"]
@@ -40,7 +41,7 @@ class ExportConfig(Config):
 
     profile: Profile = "standard"
     per_class: bool = True
-    temperature: float = Field(8.0, gt=0)
+    temperature: float = Field(DEFAULT_TEMPERATURE, ge=LEAST_TEMPERATURE)
     min_count: int = Field(MIN_COUNT, ge=1)
     records: tuple[RecordRequest, ...] = ()
     leave_out: tuple[str, ...] = ()

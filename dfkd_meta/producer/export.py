@@ -21,15 +21,17 @@ from dfkd_meta.producer.sizes import check_sizes, in_words
 from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.seeding import generator_for
 from dfkd_meta.sidecar import Evaluation, Manifest, write_sidecar
-from dfkd_meta.statistics import check_counts, collect, forecast
+from dfkd_meta.statistics import Collection, check_counts, collect, forecast, unknown_label
 from dfkd_meta.teachers import Teacher, default_taps
+
+LEARNED = 0.1  # of what the commonest class leaves: a teacher that does no better is no teacher
 
 
 def export(
     teacher: Teacher,
     dataset: Dataset,
     config: ExportConfig,
-    out: Path,
+    out: Path | str,
     *,
     evaluation: Dataset | None = None,
     progress: Progress | None = None,
@@ -42,7 +44,7 @@ def export(
     ``out`` stays as it was. Records that the format cannot hold are refused before the pass. Raises
     UsageError, StatisticsError, DataError, TeacherError, SidecarError.
     """
-    progress = progress or Silent()
+    out, progress = Path(out), progress or Silent()
     taps = default_taps(teacher)
     labeled = dataset.labels is not None
     classes = teacher.outputs.num_classes
@@ -54,7 +56,9 @@ def export(
     by_class = any(request.scope == "per_class" for request in requests)
     if dataset.labels is not None and by_class and config.limit is None:
         counts = np.bincount(dataset.labels, minlength=classes).tolist()
-        check_counts(len(dataset), counts[:classes], config.min_count)
+        if len(counts) > classes:
+            raise unknown_label(len(counts) - 1, classes, dataset.name)
+        check_counts(len(dataset), counts, config.min_count)
     measured = None if evaluation is None else _measure(teacher, evaluation, progress)
     total = count_batches(dataset, config.batch_size, config.limit)
     progress.step(
@@ -62,6 +66,7 @@ def export(
     )
     stream = _Stream(teacher, dataset, config, progress)
     found = collect(teacher, stream, requests, taps, min_count=config.min_count)
+    tell_accuracy(found, progress)
     with _destination(teacher, out) as folder:
         progress.step("writing teacher and sidecar")
         reference = teacher_reference(teacher, folder, config)
@@ -104,6 +109,19 @@ class _Stream:
         total = count_batches(self.dataset, config.batch_size, config.limit)
         for images, labels in self.progress.track(stream, total=total, what="statistics"):
             yield images, labels if config.per_class else None
+
+
+def tell_accuracy(found: Collection, progress: Progress) -> None:
+    """Say how the teacher does on these data: weights or labels that do not belong show here."""
+    if found.recognized is None or found.class_counts is None:
+        return
+    right, usual = found.recognized / found.samples, max(found.class_counts) / found.samples
+    progress.step(f"the teacher gives {right:.1%} of these samples their label")
+    if right - usual < LEARNED * (1 - usual):
+        progress.step(
+            f"WARNING: always naming the commonest class is right for {usual:.1%}: are these the "
+            "weights, the normalization, the color order and the labels of this teacher?"
+        )
 
 
 def _measure(teacher: Teacher, dataset: Dataset, progress: Progress) -> Evaluation:

@@ -26,8 +26,8 @@ class ExportRun(ExportConfig):
 
     ``inputs`` is the input block of the standard, needed for bare weights; ``axes`` may be left out
     for images `c h w`, tokens `t f` and vectors `f`, and one number in ``mean`` or ``std`` goes for
-    all channels. ``num_classes`` and ``arguments`` go to the architecture or
-    factory; ``factory`` (module:factory) builds folders of the caller's own code.
+    all channels. ``arguments`` go to the architecture or factory, ``num_classes`` too if it takes
+    it; ``factory`` (module:factory) builds folders of the caller's own code.
     """
 
     inputs: dict[str, Any] | None = None

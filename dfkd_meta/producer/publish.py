@@ -21,6 +21,7 @@ from dfkd_meta.sidecar import (
 )
 
 CARD_FILE = "README.md"
+RUN_FILE = "run.json"  # what distill leaves beside a student
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ def publish(
     """
     how, told = options or PublishOptions(), progress or Silent()
     _check_target(repo_id, how.revision)
+    _refuse_student(folder)
     told.step("validating the sidecar")
     manifest = read_sidecar(folder).manifest
     hub = Hub(token=token)
@@ -101,6 +103,16 @@ def _check_target(repo_id: str, revision: str) -> None:
         raise UsageError(f"{repo_id!r} is not a repository on the Hub", hint="e.g. user/name")
     if not is_revision(revision) or is_commit(revision):
         raise UsageError(f"cannot publish onto {revision!r}", hint="give the name of a branch")
+
+
+def _refuse_student(folder: Path) -> None:
+    if (folder / RUN_FILE).is_file() and not (folder / MANIFEST_FILE).is_file():
+        raise UsageError(
+            "this is a student without a sidecar of its own",
+            where=str(folder),
+            hint="'hf upload user/name FOLDER' publishes it as it is; 'dfkd-meta export' makes a "
+            "sidecar, from data",
+        )
 
 
 def _compare(

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor
 
 from dfkd_meta.batches import shuffled
 from dfkd_meta.config import Config
@@ -17,6 +18,7 @@ from dfkd_meta.errors import DataError, UsageError
 from dfkd_meta.progress import Progress
 from dfkd_meta.seeding import derive_seed, generator_for
 from dfkd_meta.sidecar import InputSpec, OutputSpec
+from dfkd_meta.sidecar.manifest import Texts
 from dfkd_meta.teachers import (
     COLOR_ORDERS,
     Teacher,
@@ -38,7 +40,7 @@ class TrainConfig(Config):
     shape: Annotated[list[PositiveInt], Field(min_length=3, max_length=3)] | None = None
     mean: list[float] | None = None
     std: list[PositiveFloat] | None = None
-    label_names: list[str] | None = None
+    label_names: Texts | None = None
     training: TrainingConfig = TrainingConfig(
         losses={"hard": 1.0}, batch_size=128, mixup=0.0, cutmix=0.0
     )
@@ -94,32 +96,33 @@ def input_spec(dataset: Dataset, config: TrainConfig) -> InputSpec:
     """The input block for training on ``dataset``: its shape, range and normalization.
 
     Mean and standard deviation are population moments per channel over (at most 10,000 of) the
-    training images.
+    training images, each of the same weight whatever its size. Raises DataError.
     """
-    sample = dataset.read(range(min(len(dataset), 10_000)))
-    if sample.dim() != 4:
-        raise DataError(f"images must be n c h w, got {tuple(sample.shape)}", where=dataset.name)
-    if not bool(torch.isfinite(sample).all()):
+    shapes, (low, high), mean, std = _measure(dataset)
+    if config.shape is None and len(shapes) > 1:
+        raise DataError(
+            f"the images have {len(shapes)} different shapes, such as "
+            + " and ".join(str(list(one)) for one in sorted(shapes)[:2]),
+            where=dataset.name,
+            hint="resize them all: --set shape=[channels,height,width]",
+        )
+    if not bool(torch.isfinite(mean).all()):
         raise DataError("the images hold NaN or infinity", where=dataset.name)
-    if config.std is None and not bool((sample.std((0, 2, 3), correction=0) >= 5e-5).all()):
+    if config.std is None and not bool((std >= 5e-5).all()):
         raise DataError(
             "a channel has the same value everywhere",
             where=dataset.name,
             hint="look at the data, or state the scale: --set std=[1]",
         )
-    low, high = _extremes(dataset)
-    channels = sample.shape[1]
-    mean = config.mean or [round(float(v), 4) for v in sample.mean((0, 2, 3))]
-    std = config.std or [round(float(v), 4) for v in sample.std((0, 2, 3), correction=0)]
-    shape = config.shape or list(sample.shape[1:])
-    resized = shape[1:] != list(sample.shape[2:])
+    shape = config.shape or list(min(shapes))
+    resized = {tuple(shape[1:])} != {one[1:] for one in shapes}
     inputs = InputSpec(
         shape=shape,
         axes=["c", "h", "w"],
         value_range=[min(0.0, low), max(1.0, high)],
-        mean=mean,
-        std=std,
-        color_order=COLOR_ORDERS.get(channels),
+        mean=config.mean or [round(float(v), 4) for v in mean],
+        std=config.std or [round(float(v), 4) for v in std],
+        color_order=COLOR_ORDERS.get(len(mean)),
         interpolation="bilinear" if resized else None,
     )
     inputs = for_all_channels(inputs)
@@ -127,12 +130,28 @@ def input_spec(dataset: Dataset, config: TrainConfig) -> InputSpec:
     return inputs
 
 
-def _extremes(dataset: Dataset, at_once: int = 10_000) -> tuple[float, float]:
-    """The lowest and the highest value of all images."""
-    total = len(dataset)
-    parts = (
-        dataset.read(range(start, min(start + at_once, total)))
-        for start in range(0, total, at_once)
-    )
-    ends = [(float(part.min()), float(part.max())) for part in parts]
-    return min(low for low, _ in ends), max(high for _, high in ends)
+def _measure(
+    dataset: Dataset, at_once: int = 10_000
+) -> tuple[set[tuple[int, ...]], tuple[float, float], Tensor, Tensor]:
+    """The shapes `c h w` of all images, their lowest and highest value, and moments `c` of the
+    first ``at_once``; where shapes may differ, image by image. Raises DataError."""
+    step = at_once if dataset.uniform else 1
+    shapes, ends, moments = set(), [], []
+    for start in range(0, len(dataset), step):
+        part = dataset.read(range(start, min(start + step, len(dataset))))
+        if part.dim() != 4:
+            raise DataError(f"images must be n c h w, got {tuple(part.shape)}", where=dataset.name)
+        shapes.add(tuple(part.shape[1:]))
+        ends.append((float(part.min()), float(part.max())))
+        if start < at_once:
+            moments.append((part.mean((0, 2, 3)), part.std((0, 2, 3), correction=0)))
+    if len(channels := {shape[0] for shape in shapes}) > 1:
+        raise DataError(
+            f"images of {' and of '.join(map(str, sorted(channels)))} channels are mixed",
+            where=dataset.name,
+            hint="convert them: all gray, or all RGB",
+        )
+    means, stds = (torch.stack(part).double() for part in zip(*moments, strict=True))
+    mean = means.mean(0)
+    std = (stds.square() + (means - mean).square()).mean(0).sqrt()
+    return shapes, (min(low for low, _ in ends), max(high for _, high in ends)), mean, std

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dfkd_meta.sidecar.files import sha256_file
 from dfkd_meta.sidecar.folder import (
     Sidecar,
-    load_manifest_json,
     pack_record,
     read_manifest,
     read_sidecar,
@@ -67,7 +66,6 @@ __all__ = [
     "WeightFile",
     "bytes_text",
     "channel_axis",
-    "load_manifest_json",
     "pack_record",
     "read_manifest",
     "read_sidecar",

@@ -237,11 +237,11 @@ PRIVACY = {
     "DM405": _warning("tracing_strength is missing for a record with counts", "add it"),
     "DM406": _note(
         "tracing strength above 1: single training samples may be recognizable in this record",
-        "use fewer features or larger groups, or add noise",
+        "use larger groups or fewer features, or leave the record out",
     ),
     "DM407": _note(
         "a statistic at a tap that is linear in the input describes the data themselves",
-        "publish it only if the data may be described",
+        "leave the record out if the data may not be described",
     ),
     "DM408": _warning(
         "unit-wise or per-class statistics at the input do not belong into this profile",

@@ -22,7 +22,7 @@ from dfkd_meta.sidecar.manifest import (
     Tap,
     TensorRef,
 )
-from dfkd_meta.sidecar.parse import parse_document, parse_manifest
+from dfkd_meta.sidecar.parse import parse_manifest
 from dfkd_meta.sidecar.validation import examine, read_manifest_bytes
 
 if TYPE_CHECKING:
@@ -126,16 +126,6 @@ def read_manifest(folder: Path) -> Manifest:
     if manifest is None:
         raise SidecarError(str(folder), report)
     return manifest
-
-
-def load_manifest_json(path: Path) -> dict[str, Any]:
-    """The JSON object of a manifest file, migrated but not checked. Raises SidecarError."""
-    report = ValidationReport()
-    data = read_manifest_bytes(path.parent, report)
-    document = None if data is None else parse_document(data, report)
-    if document is None:
-        raise SidecarError(str(path.parent), report)
-    return document
 
 
 def pack_record(

@@ -6,7 +6,6 @@ parameters of each kind. What needs tensors or two distant fields is the validat
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 from dfkd_meta.sidecar.json_text import dump_json
@@ -16,11 +15,6 @@ from dfkd_meta.sidecar.manifest import Manifest
 SCHEMA_ID = "https://dfkd-meta.github.io/schema/v1.0/dfkd_meta.schema.json"
 WEIGHT_FILE = r"^[A-Za-z0-9_][A-Za-z0-9._-]*\.(safetensors|json)$"
 Schema = dict[str, Any]
-
-
-def schema_sha256() -> str:
-    """Hex SHA-256 of the generated schema's bytes."""
-    return hashlib.sha256(generate_schema()).hexdigest()
 
 
 def generate_schema() -> bytes:

@@ -11,7 +11,7 @@ from dfkd_meta.statistics.base import (
     statistics,
 )
 from dfkd_meta.statistics.collect import Collection, collect
-from dfkd_meta.statistics.observe import check_counts, feature_count
+from dfkd_meta.statistics.observe import check_counts, feature_count, unknown_label
 from dfkd_meta.statistics.requests import Size, forecast
 
 __all__ = [
@@ -29,4 +29,5 @@ __all__ = [
     "forecast",
     "make_accumulator",
     "statistics",
+    "unknown_label",
 ]

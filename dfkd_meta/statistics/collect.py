@@ -24,7 +24,6 @@ from dfkd_meta.statistics.observe import (
     check_labels,
     checked_activation,
     fingerprint,
-    observations,
 )
 from dfkd_meta.statistics.requests import (
     check_known,
@@ -32,16 +31,21 @@ from dfkd_meta.statistics.requests import (
     context_for,
     global_twins,
 )
-from dfkd_meta.teachers import ActivationTap, Teacher
+from dfkd_meta.teachers import ActivationTap, Teacher, observations
 
 
 @dataclass(frozen=True)
 class Collection:
-    """What a pass found; ``class_counts`` is None when a batch came without labels."""
+    """What a pass found.
+
+    ``class_counts``, and ``recognized``, how many samples the teacher gave their label, are None
+    when a batch came without labels.
+    """
 
     results: list[tuple[RecordRequest, Result]]
     samples: int
     class_counts: list[int] | None
+    recognized: int | None = None
 
 
 def collect(
@@ -84,18 +88,24 @@ def collect(
             hint="the module must be in evaluation mode and must not write to its own buffers",
         )
     check_counts(running.samples, running.class_counts if running.per_class else None, min_count)
-    counts = running.class_counts if running.labelled and running.samples else None
-    return Collection(running.results(), running.samples, counts)
+    if not running.labelled or not running.samples:
+        return Collection(running.results(), running.samples, None)
+    counts, recognized = running.class_counts, running.recognized
+    return Collection(running.results(), running.samples, counts, recognized)
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """One batch behind the teacher: tapped tensors `n ...` and labels."""
+    """One batch behind the teacher: logits `n c`, tapped tensors `n ...` and labels."""
 
     number: int
-    samples: int
+    logits: Tensor
     activations: Mapping[str, Tensor]
     labels: Tensor | None
+
+    @property
+    def samples(self) -> int:
+        return len(self.logits)
 
     def units(self, tap: Tap) -> Tensor:
         """All units of a tap: float64 `n f`."""
@@ -109,8 +119,8 @@ def _forward(
     with torch.no_grad(), ActivationTap(teacher.module, taps) as tap:
         for number, (images, labels) in enumerate(batches):
             check_images(teacher, images, number)
-            teacher(images.to(teacher.device))
-            yield _Batch(number, len(images), tap.activations, labels)
+            logits = teacher(images.to(teacher.device))
+            yield _Batch(number, logits, tap.activations, labels)
 
 
 class _Pass:
@@ -127,7 +137,7 @@ class _Pass:
         self.requests = list(requests)
         self.by_id = {tap.id: tap for tap in taps}
         self.per_class = any(request.scope == "per_class" for request in requests)
-        self.samples, self.labelled = 0, True
+        self.samples, self.labelled, self.recognized = 0, True, 0
         self.class_counts = [0] * teacher.outputs.num_classes
         self.twins = global_twins(requests)
         self.accumulators = {
@@ -209,6 +219,7 @@ class _Pass:
             return
         found = torch.bincount(batch.labels.cpu(), minlength=len(self.class_counts)).tolist()
         self.class_counts = [a + b for a, b in zip(self.class_counts, found, strict=True)]
+        self.recognized += int((batch.logits.argmax(1).cpu() == batch.labels.cpu()).sum())
 
     def _check_labels(self, batch: _Batch) -> None:
         if batch.labels is not None:

@@ -1,4 +1,4 @@
-"""From tapped tensors to observations, and everything a pass refuses to count."""
+"""How many features a pass counts, and everything that it refuses to count."""
 
 from __future__ import annotations
 
@@ -12,20 +12,6 @@ from torch import Tensor, nn
 from dfkd_meta.errors import StatisticsError
 from dfkd_meta.sidecar.manifest import Tap
 from dfkd_meta.teachers import Teacher, channel_axis
-
-
-def observations(activation: Tensor, tap: Tap, reduction: str | None) -> Tensor:
-    """A tapped tensor `n ...` as `n p f`: p observations per sample (a view where possible).
-
-    The same numbers as ``teachers.reduce_features``, which gives the rows `(n p) f`; kept apart by
-    sample here, so that a class label stays one number per sample and nothing is copied.
-    """
-    if reduction == "unit" or activation.ndim == 2:
-        return activation.flatten(1).unsqueeze(1)
-    if reduction not in ("channel", "pooled"):
-        raise StatisticsError(f"there is no reduction {reduction!r}", where=f"tap {tap.id}")
-    by_channel = activation.movedim(1 + channel_axis(tap), -1).flatten(1, -2)
-    return by_channel if reduction == "channel" else by_channel.mean(1, keepdim=True)
 
 
 def feature_count(taps: Sequence[Tap], reduction: str | None) -> int:
@@ -75,10 +61,17 @@ def check_labels(labels: Tensor, samples: int, classes: int, batch: int) -> None
         )
     wrong = labels[(labels < 0) | (labels >= classes)]
     if len(wrong):
-        raise StatisticsError(
-            f"batch {batch} has a label {int(wrong[0])}, the teacher knows 0..{classes - 1}",
-            hint="is this the data set, and the label order, that the teacher was trained on?",
-        )
+        raise unknown_label(int(wrong[0]), classes, f"batch {batch}")
+
+
+def unknown_label(label: int, classes: int, where: str) -> StatisticsError:
+    """The refusal of a label that the teacher has no class for."""
+    return StatisticsError(
+        f"the data have a label {label}, the teacher knows 0..{classes - 1}",
+        where=where,
+        hint="is this the data set, and the label order, that the teacher was trained on? "
+        "Labels count from 0",
+    )
 
 
 def check_counts(samples: int, class_counts: Sequence[int] | None, min_count: int) -> None:

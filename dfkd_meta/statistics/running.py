@@ -44,7 +44,7 @@ class Full:
         return (features, features)
 
     def add_(self, target: Tensor, rows: Tensor, groups: Tensor) -> None:
-        for group in _present(groups):
+        for group in present_groups(groups):
             own = rows[groups == group].flatten(0, 1)
             target[group].addmm_(own.T, own)
 
@@ -64,7 +64,7 @@ class Sketch:
         return (features, len(self.blocks) * self.test_matrix.shape[1])
 
     def add_(self, target: Tensor, rows: Tensor, groups: Tensor) -> None:
-        for group in _present(groups):
+        for group in present_groups(groups):
             own = rows[groups == group].flatten(0, 1)
             seen = [own[:, block] @ self.test_matrix[block] for block in self.blocks]
             target[group].addmm_(own.T, torch.cat(seen, -1))
@@ -74,7 +74,8 @@ def _over_positions(rows: Tensor) -> Tensor:
     return rows.squeeze(1) if rows.shape[1] == 1 else rows.sum(1)  # a sum of one still costs a pass
 
 
-def _present(groups: Tensor) -> list[int]:
+def present_groups(groups: Tensor) -> list[int]:
+    """Which numbers there are among the groups int64 `n`, in their order."""
     present: list[int] = torch.bincount(groups).nonzero().flatten().tolist()
     return present
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_meta.batches import SyntheticBatch
-from dfkd_meta.checkpoint import State, generator_state, load_generator_state
+from dfkd_meta.checkpoint import State
 from dfkd_meta.errors import MethodError
 from dfkd_meta.precision import Settled, computing
 from dfkd_meta.sidecar import Tap
@@ -57,24 +57,15 @@ class Synthesizer:
     def make_batch(self, size: int) -> SyntheticBatch:
         """The next batch of inputs, optimized for ``recipe.steps`` steps.
 
+        What a generator made as it died is thrown away, and made again by the one started afresh.
         Raises MethodError when a loss becomes NaN or infinite, or a generator dies repeatedly.
         """
-        recipe = self.recipe
-        targets = recipe.targets.sample(size, self.made, self.generator)
-        recipe.source.begin(targets, self.generator)
-        active = self._active()
-        images: Tensor | None = None
-        if active and recipe.steps:
-            with self._networks(size), ActivationTap(self.teacher.module, _taps(active)) as tap:
-                images = self._optimize(targets, active, tap)
-        recipe.source.end()
-        if images is None:
-            with torch.no_grad():
-                images = self._made().clone()
-        if note := self.guard.check(images, self.generator):
+        targets, images = self._make(size)
+        while note := self.guard.check(images, self.generator):
             self.notes.append(f"batch {self.made}: {note}")
+            targets, images = self._make(size)
         self.made += 1
-        return SyntheticBatch(images, targets.labels if recipe.labeled else None)
+        return SyntheticBatch(images, targets.labels if self.recipe.labeled else None)
 
     def fresh_batch(self, size: int) -> SyntheticBatch:
         """New outputs of the source, as it is now."""
@@ -93,7 +84,7 @@ class Synthesizer:
             "draws": self.draws,
             "drawn": self.drawn,
             "notes": self.notes,
-            "generator": generator_state(self.generator),
+            "generator": self.generator.get_state(),
             "source": self.recipe.source.state(),
             "guard": self.guard.state(),
             "terms": {name: item.term.state() for name, item in self.terms.items()},
@@ -104,7 +95,7 @@ class Synthesizer:
         """Continue from a saved state of the same recipe."""
         self.made, self.draws, self.drawn = state["made"], state["draws"], state["drawn"]
         self.notes = list(state["notes"])
-        load_generator_state(self.generator, state["generator"])
+        self.generator.set_state(state["generator"])
         self.recipe.source.load_state(state["source"])
         self.guard.load_state(state["guard"])
         for name, item in self.terms.items():
@@ -113,7 +104,10 @@ class Synthesizer:
             adam.load_state_dict(state["learners"][name])
 
     def _active(self) -> dict[str, Weighted]:
-        """The terms of the coming batch: without those whose student is missing or untrained."""
+        """The terms of the coming batch: those that see the student only after the warm-up.
+
+        The first batch after it meets a student that has taken no step yet.
+        """
         warm_up = self.recipe.rounds.warm_up if self.recipe.rounds else 0
         blind = self.student is None or self.made < warm_up
         return {
@@ -121,6 +115,22 @@ class Synthesizer:
             for name, item in self.terms.items()
             if not (blind and item.term.sees_student)
         }
+
+    def _make(self, size: int) -> tuple[Targets, Tensor]:
+        """One batch from beginning to end: its aim, and inputs float32 `n ...`."""
+        source = self.recipe.source
+        targets = self.recipe.targets.sample(size, self.made, self.generator)
+        source.begin(targets, self.generator)
+        active = self._active()
+        images: Tensor | None = None
+        if active and self.recipe.steps:
+            with self._networks(size), ActivationTap(self.teacher.module, _taps(active)) as tap:
+                images = self._optimize(targets, active, tap)
+        source.end()
+        if images is None:
+            with torch.no_grad():
+                images = self._made().clone()
+        return targets, images
 
     def _optimize(
         self, targets: Targets, active: dict[str, Weighted], tap: ActivationTap

@@ -19,7 +19,7 @@ from dfkd_meta.sidecar import Sidecar
 from dfkd_meta.synthesis.sources.base import Source
 from dfkd_meta.synthesis.targets import TargetSampler
 from dfkd_meta.synthesis.terms.base import Term
-from dfkd_meta.teachers import Teacher, valid_bounds
+from dfkd_meta.teachers import Teacher, is_own_code, load_own_code, valid_bounds
 
 SHARE = 0.25  # of a time budget for inputs: a student needs steps more than it needs inputs
 
@@ -205,6 +205,18 @@ class Method:
 
 
 methods: Registry[Method] = Registry("method", "dfkd_meta.synthesis.methods")
+
+
+def find_method(name: str) -> Method:
+    """The method of that name, or of ``module:name``, code of the caller's own that registers it.
+
+    Such a name is one that the user typed: nothing that was downloaded names a method. Raises
+    UsageError.
+    """
+    if is_own_code(name):
+        load_own_code(name)
+    return methods.get(name.rpartition(":")[2])
+
 
 Builder = Callable[[MethodContext, Any], Recipe]
 

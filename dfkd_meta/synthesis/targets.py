@@ -48,14 +48,13 @@ class TargetSampler:
     joint: JointMixtures | None = None
 
     def sample(self, size: int, index: int, generator: torch.Generator) -> Targets:
-        """The targets of batch number ``index`` (0, 1, ...): ``size`` rows, ordered by class.
+        """The targets of batch number ``index`` (0, 1, ...): ``size`` rows, one class at a time.
 
-        Rows per class differ by at most one. Where a batch is smaller than the number of classes,
-        later batches go on where it ended.
+        Rows per class differ by at most one, in each batch and in all batches of one size together:
+        the classes that get the rows left over take turns from batch to batch.
         """
-        share = min(self.num_classes, size)
-        chosen = (torch.arange(share) + index * share) % self.num_classes
-        labels = chosen[torch.arange(size) * share // size].to(self.device)
+        turns = (torch.arange(size) % self.num_classes).sort().values
+        labels = ((turns + index * size) % self.num_classes).to(self.device)
         features = {tap: source.sample(labels, generator) for tap, source in self.features.items()}
         if self.joint is not None:
             features |= self.joint.sample(labels, generator)
@@ -68,15 +67,16 @@ class DirichletLabels:
     """Class probabilities ~ Dirichlet(alpha) with an alpha per class (ZSKD's soft targets).
 
     concentration: float32 `v c c`, positive: for each of v variants a row of alphas per class. The
-    variants take turns over the rows of a batch, so that all are used equally often.
+    rows of a batch are dealt to the variants at random, equally many to each, so that every class
+    meets all of them.
     """
 
     concentration: Tensor
 
     def __call__(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """int64 `n` -> float32 `n c`."""
-        variant = torch.arange(len(labels), device=labels.device) % len(self.concentration)
-        alpha = self.concentration[variant, labels].double().cpu().numpy()
+        variant = torch.randperm(len(labels), generator=generator) % len(self.concentration)
+        alpha = self.concentration[variant.to(labels.device), labels].double().cpu().numpy()
         # torch draws gamma variates from a generator of one's own in private functions only.
         seed = int(torch.randint(2**62, (1,), generator=generator))
         gamma = np.random.default_rng(seed).standard_gamma(alpha)

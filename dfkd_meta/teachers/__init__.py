@@ -6,10 +6,15 @@ from dfkd_meta.teachers.build import build_model, build_own, count_parameters
 from dfkd_meta.teachers.cosines import CosineTransform
 from dfkd_meta.teachers.find_taps import default_taps, last_hidden_tap
 from dfkd_meta.teachers.opening import check_inputs, check_name, open_teacher, teacher_from_sidecar
-from dfkd_meta.teachers.own_code import call_own_code, is_own_code, load_own_code
+from dfkd_meta.teachers.own_code import (
+    call_own_code,
+    is_own_code,
+    load_own_code,
+    parameters_of,
+)
 from dfkd_meta.teachers.preprocess import denormalize, preprocess, valid_bounds
-from dfkd_meta.teachers.store import save_model
-from dfkd_meta.teachers.taps import ActivationTap, reduce_features
+from dfkd_meta.teachers.store import save_model, save_teacher
+from dfkd_meta.teachers.taps import ActivationTap, observations, reduce_features
 from dfkd_meta.teachers.teacher import Teacher, channels_last, freeze, probe
 from dfkd_meta.teachers.weights import load_weights, read_weights
 
@@ -35,12 +40,15 @@ __all__ = [
     "last_hidden_tap",
     "load_own_code",
     "load_weights",
+    "observations",
     "open_teacher",
+    "parameters_of",
     "preprocess",
     "probe",
     "read_weights",
     "reduce_features",
     "save_model",
+    "save_teacher",
     "teacher_from_sidecar",
     "valid_bounds",
 ]

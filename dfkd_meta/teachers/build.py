@@ -42,12 +42,16 @@ def build_skeleton(architecture: str, arguments: Mapping[str, JsonValue]) -> nn.
         return build_model(architecture, arguments, seed=0)
 
 
-def build_own(factory: str, arguments: Mapping[str, JsonValue]) -> nn.Module:
+def build_own(
+    factory: str, arguments: Mapping[str, JsonValue], *, option: str = "arguments"
+) -> nn.Module:
     """What the caller's own ``module:function`` makes of the arguments.
 
-    Raises UsageError when it cannot be imported or fails, TeacherError when it makes no module.
+    ``option`` is what the user sets more of them with. Raises UsageError when it cannot be imported
+    or fails, TeacherError when it makes no module.
     """
-    module = call_own_code(factory, **arguments)
+    contract = f"it returns a torch.nn.Module; arguments are given by --set {option}.NAME=VALUE"
+    module = call_own_code(factory, arguments, contract=contract)
     if not isinstance(module, nn.Module):
         raise TeacherError(f"{factory} returned {type(module).__name__}, not a torch.nn.Module")
     return module

@@ -15,7 +15,7 @@ from dfkd_meta.sidecar.checks.layout import disagreements
 from dfkd_meta.sidecar.manifest import MANIFEST_FILE, InputSpec, OutputSpec, WeightFile
 from dfkd_meta.teachers.architectures import architectures
 from dfkd_meta.teachers.foreign import describe_foreign
-from dfkd_meta.teachers.own_code import is_own_code
+from dfkd_meta.teachers.own_code import is_own_code, parameters_of
 from dfkd_meta.teachers.sources import SourceRequest, sources
 from dfkd_meta.teachers.store import CONFIG_FILE, WEIGHTS_FILE, parse_config, read_config
 from dfkd_meta.teachers.teacher import Teacher, freeze, probe
@@ -42,7 +42,8 @@ def open_teacher(
     * the name of a built-in architecture, with ``weights``, ``inputs`` and ``num_classes``;
     * ``module:factory``, the caller's own code, with ``inputs`` and usually ``weights``.
 
-    ``arguments`` go to the architecture or factory; ``factory`` builds folders that say ``local``
+    ``arguments`` go to the architecture or factory, ``num_classes`` too if it takes it; ``factory``
+    builds folders that say ``local``
     or come from PyTorchModelHubMixin; ``inputs`` serve folders that do not state theirs. Raises
     TeacherError, UsageError or MissingExtraError.
     """
@@ -59,8 +60,8 @@ def open_teacher(
     given = dict(arguments or {})
     if not own:
         given.setdefault("shape", list(inputs.shape))
-        if num_classes is not None:
-            given.setdefault("num_classes", num_classes)
+    if num_classes is not None and (not own or "num_classes" in parameters_of(name)):
+        given.setdefault("num_classes", num_classes)
     files = () if weights is None else (weights,)
     request = SourceRequest(name, given, files, name if own else None)
     return _open("local" if own else "builtin", request, inputs, num_classes)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dfkd_meta.errors import UsageError
@@ -42,12 +43,26 @@ def load_own_code(text: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def call_own_code(text: str, **arguments: Any) -> Any:
-    """Call ``module:attribute``; an exception inside it is reported as a UsageError."""
+def parameters_of(text: str) -> Mapping[str, inspect.Parameter]:
+    """The parameters of ``module:attribute`` (none where Python cannot tell). Raises UsageError."""
+    try:
+        return inspect.signature(load_own_code(text)).parameters
+    except ValueError:
+        return {}
+
+
+def call_own_code(text: str, arguments: Mapping[str, Any], *, contract: str) -> Any:
+    """Call ``module:attribute`` with the arguments.
+
+    An exception inside it is reported as a UsageError whose hint is ``contract``: what such code is
+    called with, and what it returns.
+    """
     function = load_own_code(text)
     try:
         return function(**arguments)
     except Exception as error:  # as above: a crash of the caller's code is not ours
         raise UsageError(
-            f"calling {text} with {arguments} failed: {type(error).__name__}: {error}", where=text
+            f"calling {text} with {dict(arguments)} failed: {type(error).__name__}: {error}",
+            where=text,
+            hint=contract,
         ) from error

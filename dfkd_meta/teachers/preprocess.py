@@ -22,8 +22,9 @@ def preprocess(raw: Tensor, inputs: InputSpec) -> Tensor:
     result is float32 `n ...` of ``inputs.shape``. Without ``crop_pct`` an image is resized to
     h x w, whatever its aspect. With it, as in timm, to the larger size h/crop_pct x w/crop_pct, of
     which the middle is kept: ``center`` (default) scales by the shorter side, ``squash`` both
-    sides; ``border`` is not supported. Resizing is torch's (half-pixel centers), with an antialias
-    filter when it shrinks. Raises DataError for another shape, values out of range or NaN.
+    sides; ``border`` is not supported. Resizing is torch's (half-pixel centers, ``nearest`` too, as
+    Pillow has it), with an antialias filter when it shrinks. Raises DataError for another shape,
+    values out of range or NaN.
     """
     low, high = inputs.value_range
     slack = TOLERANCE * (high - low)
@@ -128,7 +129,7 @@ def _resize(x: Tensor, height: int, width: int, inputs: InputSpec) -> Tensor:
             hint="state nearest, bilinear or bicubic, or resize the data",
         )
     if inputs.interpolation == "nearest":
-        return F.interpolate(x, (height, width), mode="nearest")
+        return F.interpolate(x, (height, width), mode="nearest-exact")  # "nearest" is off-center
     shrinks = height < given[0] or width < given[1]
     return F.interpolate(
         x, (height, width), mode=inputs.interpolation, align_corners=False, antialias=shrinks

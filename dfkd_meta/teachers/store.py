@@ -15,6 +15,7 @@ from torch import nn
 
 from dfkd_meta.errors import TeacherError
 from dfkd_meta.sidecar.manifest import InputSpec, OutputSpec
+from dfkd_meta.teachers.teacher import Teacher
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -72,6 +73,19 @@ def save_model(
         raise TeacherError(
             f"cannot write the model: {error.strerror}", where=str(folder)
         ) from error
+
+
+def save_teacher(folder: Path, teacher: Teacher) -> None:
+    """``save_model`` with all that a teacher knows of itself."""
+    save_model(
+        folder,
+        teacher.module,
+        source=teacher.source,
+        architecture=teacher.architecture,
+        arguments=teacher.arguments,
+        inputs=teacher.inputs,
+        outputs=teacher.outputs,
+    )
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -108,13 +108,13 @@ class ActivationTap:
                 )
 
 
-def reduce_features(activation: Tensor, tap: Tap, reduction: str) -> Tensor:
-    """Turn a tapped tensor `n ...` into features, one row per observation.
+def observations(activation: Tensor, tap: Tap, reduction: str | None) -> Tensor:
+    """Turn a tapped tensor `n ...` into `n p f`: p observations per sample (a view if possible).
 
-    ``unit``: `n f`, every element a feature. ``channel``: `(n positions) c`, as BatchNorm counts,
-    the positions of one sample in adjacent rows. ``pooled``: `n c`, the mean over positions. See
-    ``channel_axis`` for which axis holds the channels. Raises TeacherError for a tensor whose
-    shape is not the tap's, ValueError for another reduction.
+    ``unit``: `n 1 f`, every element a feature. ``channel``: `n positions c`, as BatchNorm counts.
+    ``pooled``: `n 1 c`, the mean over positions. See ``channel_axis`` for which axis holds the
+    channels. Raises TeacherError for a tensor whose shape is not the tap's, ValueError for another
+    reduction.
     """
     if list(activation.shape[1:]) != list(tap.shape):
         raise TeacherError(
@@ -124,9 +124,14 @@ def reduce_features(activation: Tensor, tap: Tap, reduction: str) -> Tensor:
     if reduction not in ("unit", "channel", "pooled"):
         raise ValueError(f"reduction {reduction!r}")
     if reduction == "unit" or activation.ndim == 2:
-        return activation.flatten(1)
+        return activation.flatten(1).unsqueeze(1)
     by_channel = activation.movedim(1 + channel_axis(tap), -1).flatten(1, -2)  # n positions c
-    return by_channel.flatten(0, 1) if reduction == "channel" else by_channel.mean(1)
+    return by_channel if reduction == "channel" else by_channel.mean(1, keepdim=True)
+
+
+def reduce_features(activation: Tensor, tap: Tap, reduction: str) -> Tensor:
+    """The ``observations`` in one list, `(n p) f`: those of one sample in adjacent rows."""
+    return observations(activation, tap, reduction).flatten(0, 1)
 
 
 def version_of(tensor: Tensor) -> int:

@@ -78,7 +78,8 @@ def freeze(module: M) -> M:
 def probe(module: nn.Module, inputs: InputSpec, *, where: str) -> int:
     """Run two all-zero samples through a frozen module and return the number of classes.
 
-    Raises TeacherError when it fails on the stated shape or does not return finite logits `n c`.
+    Raises TeacherError when it fails on the stated shape or does not return finite logits `n c`
+    (values that are positive and sum to 1 are probabilities).
     """
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     try:
@@ -91,7 +92,17 @@ def probe(module: nn.Module, inputs: InputSpec, *, where: str) -> int:
         ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
         got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise TeacherError(f"the model must return logits n c, got {got} for n = 2", where=where)
+        raise TeacherError(
+            f"the model must return logits n c, got {got} for n = 2",
+            where=where,
+            hint="a factory may wrap it in a module that picks them out",
+        )
     if not torch.isfinite(logits).all():
         raise TeacherError("the model returns NaN or infinity for an all-zero input", where=where)
+    if (logits >= 0).all() and torch.allclose(logits.sum(1), logits.new_ones(2), atol=1e-4):
+        raise TeacherError(
+            "the model returns probabilities, not logits",
+            where=where,
+            hint="leave its last softmax out: a factory may return the part before it",
+        )
     return logits.shape[1]

@@ -134,6 +134,39 @@ def test_train_export_validate_distill_evaluate_on_arrays(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "arguments",
     [
+        ["train", "digits_cnn", "--data", "DATA"],
+        ["train", "digits_cnn", "--data", "digits", "--eval-data", "DATA"],
+        ["export", "FOLDER", "--data", "DATA"],
+        ["distill", "FOLDER", "--eval-data", "DATA"],
+        ["distill", "FOLDER", "--method", "real_data", "--set", "options.data=DATA"],
+        ["demo", "--set", "data=DATA"],
+        ["demo", "--set", "students.real_data.data=DATA"],
+        ["demo", "--config", "CONFIG"],
+    ],
+)
+def test_data_named_with_a_split_are_not_overwritten(
+    arguments: list[str], published: Published, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "data.npz").write_bytes(b"")
+    (out / "run.toml").write_text("")
+    places = {
+        "FOLDER": str(published("digits_cnn", "full")),
+        "DATA": f"{out / 'data.npz'}#test",
+        "CONFIG": str(out / "run.toml"),
+    }
+    for name, place in places.items():
+        arguments = [word.replace(name, place) for word in arguments]
+    result = run(app, [*arguments, "--out", str(out), "--overwrite"])
+    assert result.exit_code == 2, result.output
+    assert "would replace what is needed" in result.stderr
+    assert (out / "data.npz").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
         ["distill", ".", "--out", "OUT"],
         ["distill", "FOLDER", "--out", "OUT", "--method", "none"],
         ["distill", "FOLDER", "--out", "OUT", "--student", "7"],
@@ -158,6 +191,7 @@ def test_train_export_validate_distill_evaluate_on_arrays(tmp_path: Path) -> Non
         ["train", "digits_cnn", "--data", "digits", "--out", "OUT", "--set", "mean=[1,2,3]"],
         ["train", "digits_cnn", "--data", "digits", "--out", "OUT", "--set", "training.losses.k=1"],
         ["train", "digits_cnn", "--data", "digits", "--out", "OUT", "--set", "label_names=[\"a\"]"],
+        ["train", "digits_cnn", "--data", "digits", "--out", "OUT", "--set", "label_names=[\"\"]"],
         ["demo", "--set", "student=none", "--set", "teacher_training.steps=1"],
         ["demo", "--set", "architecture=none"],
         ["demo", "--set", "profile=huge"],

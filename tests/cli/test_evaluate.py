@@ -11,6 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+from dfkd_meta.distillation import evaluation
 from dfkd_meta.sidecar.manifest import InputSpec, OutputSpec
 from dfkd_meta.teachers import build_model, save_model
 from dfkd_meta_cli.main import app
@@ -89,3 +90,13 @@ def test_unlabeled_data(model: Path, tmp_path: Path) -> None:
     result = run(model, "--data", tmp_path / "x.npz")
     assert result.exit_code == 1
     assert "needs labels" in result.stderr
+
+
+def test_labels_are_compared_with_classes_before_the_work(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "class_counts", lambda *_, **__: pytest.fail("too late"))
+    np.savez(tmp_path / "x.npz", images=np.zeros((2, 8, 8), dtype=np.uint8), labels=[0, 3])
+    result = run(model, "--data", tmp_path / "x.npz")
+    assert result.exit_code == 1, result.output
+    assert "a class 3, the model knows 0 to 2" in result.stderr

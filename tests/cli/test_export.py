@@ -127,6 +127,7 @@ def test_without_labels(folder: Path) -> None:
         (["--set=limit=0"], 2, "'limit'"),
         (["--set=limit=5"], 1, "fewer"),
         (["--set=temperature=0"], 2, "'temperature'"),
+        (["--set=temperature=1e-300"], 2, "'temperature'"),
         (["--set=dataset_name=\u00e9t\u00e9"], 2, "'dataset_name'"),
         (["--set=temperature"], 2, "not key=value"),
         (["--set=min_count=21"], 1, "class 0: 20"),
@@ -140,6 +141,7 @@ def test_without_labels(folder: Path) -> None:
         (["--set=records=[{kind='moments', taps=['output']}]"], 1, "reduction"),
         (["--set=records=[{kind='moments', taps=['output'], reduction='sum'}]"], 2, "records.0"),
         (["--set=records=[{kind='moments', taps=['input'], reduction='sum'}]"], 2, "records.0"),
+        (["--set=records=[{kind='class_similarity', params={module=5}}]"], 1, "where: 5"),
         (["--set=records=[{kind='dropout', params={sites=['fc']}}]"], 1, "no dropout layer"),
     ],
 )

@@ -81,6 +81,11 @@ def test_own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = run("own_layers:net", *INPUT)
     assert result.exit_code == 0, result.output
     assert "1:input" in result.stdout
+    export = ["export", "own_layers:net", "--data", str(write_rows(tmp_path)), "--out", "out"]
+    assert CliRunner().invoke(app, [*export, *INPUT]).exit_code == 0
+    refused = run("out")
+    assert "--factory" in refused.stderr
+    assert run("out", "--factory", "own_layers:net").exit_code == 0
     sys.modules.pop("own_layers", None)
 
 
@@ -117,3 +122,10 @@ def test_a_folder_with_a_sidecar_shows_its_records(folder: Path, tmp_path: Path)
     assert "batchnorm (global)" in taps["bn2:input"]["records"]
     assert "covariance (per_class)" in taps["fc:input"]["records"]
     assert "records" in run(out).stdout
+
+
+def write_rows(folder: Path) -> Path:
+    """60 images of three classes in a file."""
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    np.savez(folder / "rows.npz", images=images, labels=np.arange(60) % 3)
+    return folder / "rows.npz"

@@ -75,3 +75,40 @@ def test_a_student_that_could_not_be_saved_is_not_lost(
     assert CliRunner().invoke(app, [*call, "--resume"]).exit_code == 0
     assert (tmp_path / "student" / "model.safetensors").exists()
     assert not unfinished.exists()
+
+
+def test_what_can_go_on_is_not_started_over_unasked(
+    published: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    call = arguments(published("digits_cnn", "full"), tmp_path / "student")[3:]
+    waiting = tmp_path / "student.unfinished"
+    waiting.write_bytes(b"something")
+    refused = CliRunner().invoke(app, call)
+    assert refused.exit_code == 2
+    assert "--resume goes on with it" in refused.stderr
+    assert waiting.read_bytes() == b"something"
+    assert CliRunner().invoke(app, [*call, "--overwrite"]).exit_code == 0
+    assert not waiting.exists()
+    again = CliRunner().invoke(app, [*call, "--resume"])
+    assert again.exit_code == 2
+    assert "this run is finished" in again.stderr
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_an_interrupt_says_where_the_run_waits(
+    published: Callable[[str, str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    saved: bool,
+) -> None:
+    def interrupted(*where: object, **facts: object) -> None:
+        if saved:
+            (tmp_path / "student.unfinished").write_bytes(b"")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dfkd_meta.consumer.distill.distill", interrupted)
+    call = arguments(published("digits_cnn", "full"), tmp_path / "student")[3:]
+    call.remove("-q")
+    result = CliRunner().invoke(app, call)
+    assert result.exit_code == 130
+    assert ("--resume" if saved else "nothing was saved yet") in result.stderr

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dfkd_meta.consumer import budget
+from dfkd_meta.consumer import budget, pipeline
 from dfkd_meta.consumer.budget import (
     MOST_IMAGES,
     Costs,
@@ -89,9 +89,13 @@ def test_the_counts_fill_the_time(
     made = recipe(rounds=turns)
     images, steps = fitting_counts(made, cost, time, share)
     spent = predicted_seconds(made, cost, images, steps)
+    if turns is not None:
+        least = cost.step + cost.batch * (turns.warm_up + 1)
+        assert spent <= max(time, least) * (1 + 1e-9)
+        assert predicted_seconds(made, cost, None, steps + 1) >= time * (1 - 1e-9)
+        return
     piece = cost.step + cost.batch  # nothing smaller can be added
-    least = cost.step + cost.batch * (1 if turns is None else turns.warm_up + 1)
-    assert spent <= max(time, least) + piece
+    assert spent <= max(time, piece) + piece
     if images != MOST_IMAGES and steps > 1:
         assert spent >= time - piece
 
@@ -164,6 +168,22 @@ def test_measured_on_a_clock_of_forward_passes(
     with teacher[0].module.register_forward_hook(clock.count):
         doubled = plan_budget(*teacher, settings(), CPU, 120.0, share=share, clock=clock)
     assert doubled.images == pytest.approx(2 * planned.images, rel=0.1)
+
+
+def test_a_budget_asks_for_no_more_inputs_than_fit(
+    teacher: tuple[Teacher, Sidecar], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time that they would have taken trains."""
+    steps = []
+    for room in (10**9, 40):
+        monkeypatch.setattr(pipeline, "POOL_NUMBERS", room * 64)
+        clock = Ticking(1e-3)
+        with teacher[0].module.register_forward_hook(clock.count):
+            planned = plan_budget(*teacher, settings(), CPU, 10.0, clock=clock)
+        assert planned.images is not None
+        assert (planned.images == room) is (room == 40)
+        steps.append(planned.training.steps)
+    assert steps[1] > steps[0]
 
 
 def test_only_the_counts_change(teacher: tuple[Teacher, Sidecar]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +27,7 @@ from dfkd_meta.hub import PulledSidecar
 from dfkd_meta.sidecar import SidecarError
 from dfkd_meta.teachers import open_teacher
 from tests.support.published import blobs
+from tests.support.small_recipes import write_blobs
 
 Published = Callable[[str, str], Path]
 T = TypeVar("T")
@@ -88,6 +91,12 @@ def test_a_student_of_ones_own_is_saved_and_opened_with_its_factory(
     command = repeat_command(run)
     assert f"--student {factory}" in command
     assert "--set student_arguments.width=2.0" in command
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan, [1, {"x": math.nan}], date(2026, 1, 2)])
+def test_student_arguments_that_cannot_be_saved_are_refused(value: object) -> None:
+    with pytest.raises(UsageError, match="option 'student_arguments"):
+        make_config(DistillConfig, {"student_arguments": {"width": value}})
 
 
 def test_the_inputs_are_kept_with_their_labels(published: Published, tmp_path: Path) -> None:
@@ -163,12 +172,28 @@ def test_wrong_settings_are_refused_before_any_work(
     monkeypatch.setattr("dfkd_meta.synthesis.engine.Synthesizer.make_batch", make_batch)
     with pytest.raises(UsageError, match="no method named 'recordd'"):
         run_on(folder, method="recordd")
-    with pytest.raises(UsageError, match="no architecture named 'lenet6'"):
+    with pytest.raises(UsageError, match="no student 'lenet6'"):
         run_on(folder, student="lenet6")
     with pytest.raises(UsageError, match="no loss named 'kdd'"):
         run_on(folder, training={"losses": {"kdd": 1.0}})
-    with pytest.raises(UsageError, match="'hard' needs labels, and 'zskd' makes inputs without"):
-        run_on(folder, method="zskd", options={}, training={"losses": {"kd": 1.0, "hard": 1.0}})
+
+
+@pytest.mark.parametrize("method", ["zskd", "noise"])
+def test_labels_that_nobody_gave_are_not_learned(published: Published, method: str) -> None:
+    losses = {"losses": {"kd": 1.0, "hard": 1.0}}
+    with pytest.raises(UsageError, match=f"'hard' needs labels, and '{method}' makes inputs"):
+        run_on(published("digits_cnn", "full"), method=method, options={}, training=losses)
+
+
+def test_a_student_without_maps_is_told_how_to_do_without(published: Published) -> None:
+    """zskt asks for attention where the teacher has maps; what the hint names must work."""
+    folder, told = published("digits_cnn", "minimal"), {"method": "zskt", "student": "hinton800"}
+    training = {"steps": 2, "batch_size": 8}
+    with pytest.raises(UsageError, match="no layers of teacher and student match") as caught:
+        run_on(folder, options={}, training=training, **told)
+    assert "--set options.attention_weight=0" in str(caught.value.hint)
+    run_on(folder, options={"attention_weight": 0.0}, training=training, **told)
+    run_on(folder, options={}, training={**training, "losses": {"kd": 1.0}}, **told)
 
 
 def test_the_inputs_of_one_run_can_be_the_data_of_another(
@@ -277,6 +302,22 @@ def test_a_budget_is_kept_by_the_run_that_goes_on(
     with pytest.raises(CutError):
         distill(folder, planned, checkpoint=checkpoint)
     monkeypatch.setattr(Trainer, "step", step)
+    other = config.model_copy(update={"method": "noise"})  # it has no option batch_size
+    with pytest.raises(UsageError, match="other settings: method=recorded"):
+        distill(folder, other, seconds=1e6, checkpoint=checkpoint, resume=True)
     run = distill(folder, config, seconds=1e6, checkpoint=checkpoint, resume=True)
     assert run.config == planned
     assert run.outcome.student_steps == 37
+
+
+def test_data_that_were_given_are_not_copied_and_not_called_data_free(
+    published: Published, tmp_path: Path
+) -> None:
+    source = str(write_blobs(tmp_path))
+    run = run_on(published("digits_cnn", "full"), method="real_data", options={"data": source})
+    save_run(run, tmp_path / "student")
+    names = {path.name for path in (tmp_path / "student").iterdir()}
+    assert names == {"README.md", "config.json", "model.safetensors", "run.json"}
+    card = (tmp_path / "student" / "README.md").read_text()
+    assert f"on data: `{Path(source).name}`" in card
+    assert "data-free" not in card

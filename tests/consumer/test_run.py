@@ -14,7 +14,7 @@ from torch import nn
 
 from dfkd_meta.checkpoint import load_state, save_state
 from dfkd_meta.config import make_config
-from dfkd_meta.consumer import interruption
+from dfkd_meta.consumer import interruption, pipeline
 from dfkd_meta.consumer import run as run_module
 from dfkd_meta.consumer.pipeline import DistillConfig, make_recipe
 from dfkd_meta.consumer.run import Distillation, Outcome, run_method
@@ -58,8 +58,21 @@ def test_inputs_that_would_not_fit_make_a_smaller_pool(
     recipe = shrunk(make_recipe(teacher, sidecar, config, CPU))
     assert recipe.rounds is not None
     for kept, expected in ((1, recipe.batch_size), (30, 30), (10**9, recipe.rounds.capacity)):
-        monkeypatch.setattr(run_module, "POOL_NUMBERS", kept * 64)
+        monkeypatch.setattr(pipeline, "POOL_NUMBERS", kept * 64)
         assert Distillation(teacher, recipe, config, CPU).pool.capacity == expected
+
+
+def test_no_more_inputs_are_made_beforehand_than_fit(
+    published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, sidecar = opened(published("digits_cnn", "minimal"))
+    monkeypatch.setattr(pipeline, "POOL_NUMBERS", 50 * 64)
+    for images, expected in ((None, 50), (70, 50), (50, 50), (1, 1)):
+        settings = {"method": "noise", "images": images, "training": TRAINING}
+        recipe = make_recipe(teacher, sidecar, make_config(DistillConfig, settings), CPU)
+        assert recipe.images == expected
+        said = [note for note in recipe.notes if note.startswith("50 inputs, not ")]
+        assert len(said) == ((images or 20_000) > 50)
 
 
 @pytest.mark.parametrize("name", methods.names())
@@ -167,10 +180,10 @@ def test_a_run_goes_on_with_the_same_data_and_student_only(
         with pytest.raises(UsageError, match="a student of another shape"):
             again()
     np.savez(data, images=255 - images)
-    with pytest.raises(UsageError, match=r"had other data$"):
+    with pytest.raises(UsageError, match=r"had other data \("):
         again()
     monkeypatch.setattr(interruption, "version", lambda name: "0.0.1")
-    with pytest.raises(UsageError, match="other data and another version"):
+    with pytest.raises(UsageError, match="another version of dfkd-meta and other data"):
         again()
 
 

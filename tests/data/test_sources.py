@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from dfkd_meta.data import Dataset, open_data
+from dfkd_meta.data import Dataset, data_paths, open_data
 from dfkd_meta.data.dataset import check_labels
 from dfkd_meta.data.sources import data_sources
 from dfkd_meta.errors import DataError, UsageError
@@ -64,6 +64,21 @@ def test_arrays_with_splits(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no split 'val'") as caught:
         open_data(f"{path}#val")
     assert caught.value.hint == "known: train, test"
+
+
+def test_a_split_that_is_named_must_be_there(tmp_path: Path) -> None:
+    plain, mixed = tmp_path / "plain.npz", tmp_path / "mixed.npz"
+    np.savez(plain, images=IMAGES)
+    np.savez(mixed, images=IMAGES, val_images=IMAGES[:3])
+    write_images(tmp_path / "flowers")
+    for path in (plain, tmp_path / "flowers"):
+        for spec in (str(path), f"{path}#all"):
+            assert [open_data(spec, split=one).split for one in ("train", "test")] == ["all", "all"]
+        for spec, split in ((f"{path}#test", "test"), (f"{path}#", "train"), (str(path), "val")):
+            with pytest.raises(DataError, match="there is no split") as caught:
+                open_data(spec, split=split)
+            assert caught.value.hint == "known: all"
+    assert [len(open_data(f"{mixed}{end}")) for end in ("", "#all", "#val")] == [12, 12, 3]
 
 
 def test_float_arrays_stay_as_they_are(tmp_path: Path) -> None:
@@ -130,6 +145,20 @@ def test_image_folders(tmp_path: Path) -> None:
     assert len(flat) == 4
 
 
+def test_a_class_keeps_its_number_where_a_split_lacks_another(tmp_path: Path) -> None:
+    write_images(tmp_path / "train")
+    write_images(tmp_path / "test")
+    for path in (tmp_path / "test" / "class0").iterdir():
+        path.unlink()
+    (tmp_path / "test" / "class0").rmdir()
+    (tmp_path / "test" / "class2").rename(tmp_path / "test" / "class3")
+    hidden = tmp_path / "train" / ".ipynb_checkpoints"
+    hidden.mkdir()
+    (tmp_path / "train" / "class1" / "01.png").rename(hidden / "01-checkpoint.png")
+    labels = [open_data(str(tmp_path), split=split).labels for split in ("train", "test")]
+    assert [np.bincount(found).tolist() for found in labels] == [[4, 3, 4], [0, 4, 0, 4]]
+
+
 def test_color_images(tmp_path: Path) -> None:
     write_images(tmp_path, "RGB")
     assert open_data(str(tmp_path)).read([0, 1]).shape == (2, 3, 5, 4)
@@ -147,6 +176,7 @@ def own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "def pair(split):\n    return x, torch.arange(6) % 2\n"
         "def unlabeled(split):\n    return x.numpy(), None\n"
         "def dataset(split):\n    return open_data('own_data:pair', split='inner')\n"
+        "def brain_floats(split):\n    return x.bfloat16().requires_grad_(), None\n"
         "def one(split):\n    return x\n"
         "def none(split):\n    return None, None\n"
         "def ragged(split):\n    return [[1], [1, 2]], None\n"
@@ -168,6 +198,8 @@ def test_own_code() -> None:
     assert pair.labels.tolist() == [0, 1, 0, 1, 0, 1]
     assert pair.read([0]).shape == (1, 4)
     assert open_data("own_data:unlabeled").labels is None
+    rounded = (torch.arange(24).reshape(6, 4) % 7 / 7).bfloat16().float()
+    assert torch.equal(open_data("own_data:brain_floats").read(slice(None)), rounded)
     assert open_data("own_data:dataset").split == "inner"
 
 
@@ -184,6 +216,13 @@ def test_own_code_that_misbehaves(name: str) -> None:
 def test_what_is_no_data(spec: str) -> None:
     with pytest.raises(DataError):
         open_data(spec)
+
+
+def test_the_path_of_data_is_what_stands_before_the_split(tmp_path: Path) -> None:
+    (tmp_path / "a#b").mkdir()
+    own = str(tmp_path / "a#b")
+    specs = [f"{tmp_path}#test", str(tmp_path), own, f"{own}#test", "digits", None, 1, ["x"]]
+    assert data_paths(*specs) == [str(tmp_path), str(tmp_path), own, own, "digits"]
 
 
 def test_an_empty_folder_is_no_data(tmp_path: Path) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dfkd_meta.distillation.losses import Lesson, Loss, losses
 from dfkd_meta.distillation.objective import Objective, choose_losses
 from dfkd_meta.errors import UsageError
 from dfkd_meta.teachers import Teacher
-from tests.distillation.nets import a_pool, a_teacher, built
+from tests.distillation.nets import CLASSES, a_pool, a_teacher, built
 from tests.distillation.test_pairs import hooks
 
 ON_FEATURES = [name for name in losses.names() if losses.get(name).least_pairs]
@@ -46,6 +48,69 @@ def test_options_reach_their_loss() -> None:
     parts = [part(pool.images, pool.labels) for part in (first, other, both)]
     assert torch.allclose(parts[0] + parts[1], parts[2])
     assert not torch.allclose(parts[0], parts[1])
+
+
+class Unusual(nn.Module):
+    """Layers that ``run`` puts together in a correct way that few networks have."""
+
+    def __init__(self, run: Callable[[Unusual, Tensor], Tensor], width: int) -> None:
+        super().__init__()
+        self.run = run
+        self.volume = nn.Conv3d(1, 1, 1)
+        self.conv = nn.Conv2d(1, width, 3, padding=1)
+        self.bn = nn.BatchNorm2d(width)
+        self.along = nn.Conv1d(8, width, 1)
+        self.relu = nn.ReLU()
+        self.distance = nn.MSELoss()
+        self.head = nn.Linear(width, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.run(self, x).flatten(2).mean(2))
+        return logits
+
+
+def with_a_scalar(net: Unusual, x: Tensor) -> Tensor:
+    x = net.relu(net.conv(x))
+    return x + net.distance(x, x)
+
+
+def with_volumes(net: Unusual, x: Tensor) -> Tensor:
+    return net.relu(net.conv(net.relu(net.volume(x[:, None])).squeeze(1)))
+
+
+def overwriting(net: Unusual, x: Tensor) -> Tensor:
+    return functional.relu(net.bn(net.conv(x)), inplace=True)
+
+
+def along_one_axis(net: Unusual, x: Tensor) -> Tensor:
+    return net.relu(net.along(x[:, 0]))
+
+
+@pytest.mark.parametrize(
+    ("run", "named", "found"),
+    [
+        (with_a_scalar, None, "relu:output"),
+        (with_volumes, None, "relu:output#1"),
+        (overwriting, None, "conv:output"),
+        (along_one_axis, "along", "along:output"),
+        (along_one_axis, "relu", "relu:output"),
+    ],
+)
+def test_unusual_networks_are_matched_where_they_can_be(
+    run: Callable[[Unusual, Tensor], Tensor], named: str | None, found: str
+) -> None:
+    pool, pairs = a_pool(), None if named is None else [(named, named)]
+    teacher, student = a_teacher(Unusual(run, 8)), Unusual(run, 4)
+    part = objective({"fitnets": 1.0}, teacher, student, named=pairs)
+    assert [(pair.teacher.id, pair.student.id) for pair in part.pairs] == [(found, found)]
+    assert part.pairs[0].channels == (4, 8)
+    assert torch.isfinite(part(pool.images, pool.labels))
+
+
+def test_what_is_overwritten_cannot_be_named() -> None:
+    teacher, student = a_teacher(Unusual(overwriting, 8)), Unusual(overwriting, 4)
+    with pytest.raises(UsageError, match="the student overwrites 'bn' in place"):
+        objective({"fitnets": 1.0}, teacher, student, named=[("conv", "bn")])
 
 
 @pytest.mark.parametrize("name", losses.names())

@@ -122,12 +122,12 @@ def test_matched_layers_are_reported_once_before_training() -> None:
         "matched layers: teacher relu2 [16, 8, 8] -> student relu [4, 8, 8]",
         "matched layers: teacher relu3 [32, 4, 4] -> student conv2 [4, 4, 4]",
     ]
-    assert [pair.teacher.module for pair in run.pairs] == ["relu2", "relu3"]
+    assert [pair.teacher.module for pair in run.objective.pairs] == ["relu2", "relu3"]
 
 
 def test_pairs_can_be_named() -> None:
     config = TrainingConfig(losses={"fitnets": 1.0}, pairs=[("relu1", "bn")], steps=2)
-    assert [str(pair) for pair in trainer(config).pairs] == [
+    assert [str(pair) for pair in trainer(config).objective.pairs] == [
         "teacher relu1 [8, 8, 8] -> student bn [4, 8, 8]"
     ]
 

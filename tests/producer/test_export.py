@@ -15,11 +15,12 @@ from safetensors.torch import load_file, save_file
 from dfkd_meta.data import ArrayDataset
 from dfkd_meta.errors import StatisticsError
 from dfkd_meta.producer import blocks
-from dfkd_meta.producer.export import export
+from dfkd_meta.producer.export import export, tell_accuracy
 from dfkd_meta.sidecar import read_sidecar, sha256_file, validate_sidecar
-from dfkd_meta.statistics import RecordRequest
+from dfkd_meta.statistics import Collection, RecordRequest
 from dfkd_meta.teachers import default_taps, open_teacher, preprocess, teacher_from_sidecar
 from tests.producer.toys import CREATED, INPUTS, builtin, config, data
+from tests.support.told import Told
 
 
 @pytest.mark.parametrize("profile", ["minimal", "standard", "full"])
@@ -234,3 +235,31 @@ def test_the_callers_own_code(tmp_path: Path) -> None:
     x = torch.randn(3, 1, 6, 6)
     assert torch.equal(again(x), original(x))
     assert load_file(tmp_path / "out" / "model.safetensors").keys() == load_file(weights).keys()
+
+
+def test_labels_that_count_from_one_are_no_rare_class(tmp_path: Path) -> None:
+    whole = data()
+    assert whole.labels is not None
+    images = whole.read(range(len(whole))).numpy()
+    shifted = ArrayDataset("ones", "train", images, whole.labels + 1)
+    with pytest.raises(StatisticsError, match=r"a label 4, the teacher knows 0\.\.3") as caught:
+        export(builtin("digits_cnn"), shifted, config("minimal"), tmp_path / "out")
+    assert "count from 0" in (caught.value.hint or "")
+
+
+def test_an_export_says_how_the_teacher_does_on_the_data(tmp_path: Path) -> None:
+    told = Told()
+    export(builtin("digits_cnn"), data(), config("minimal"), tmp_path / "out", progress=told)
+    assert any("% of these samples their label" in step for step in told.steps)
+
+
+@pytest.mark.parametrize(
+    ("counts", "recognized", "suspect"),
+    [([50, 50], 52, True), ([50, 50], 90, False), ([990, 10], 990, True), ([990, 10], 998, False)],
+)
+def test_a_teacher_that_knows_no_more_than_the_commonest_class_is_noticed(
+    counts: list[int], recognized: int, suspect: bool
+) -> None:
+    told = Told()
+    tell_accuracy(Collection([], sum(counts), counts, recognized), told)
+    assert any("are these the weights" in step for step in told.steps) == suspect

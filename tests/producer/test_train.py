@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 
-from dfkd_meta.data import ArrayDataset
+from dfkd_meta.data import ArrayDataset, Dataset
+from dfkd_meta.distillation.config import TrainingConfig
 from dfkd_meta.errors import DataError, TeacherError
 from dfkd_meta.producer import train
 from dfkd_meta.producer.train import TrainConfig, input_spec, train_network
 from tests.producer.toys import data
+
+TRAINING = TrainingConfig(losses={"hard": 1.0}, steps=1, batch_size=8, mixup=0, cutmix=0)
 
 
 def test_the_range_is_that_of_all_images() -> None:
@@ -25,6 +31,42 @@ def test_one_number_goes_for_all_channels_and_two_for_three_are_refused() -> Non
     assert input_spec(color, TrainConfig(mean=[0.5], std=[0.25])).mean == [0.5] * 3
     with pytest.raises(TeacherError, match="2 values for 3 channels"):
         input_spec(color, TrainConfig(mean=[0.5, 0.5]))
+
+
+class Mixed(Dataset):
+    """Images of two sizes, or also of two numbers of channels."""
+
+    name, split, value_range, uniform = "mixed", "train", (0.0, 1.0), False
+
+    def __init__(self, *channels: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        sizes = [(8, 6), (10, 12)] * 15
+        self.images = [
+            torch.rand(channels[i % len(channels)], *size, generator=generator)
+            for i, size in enumerate(sizes)
+        ]
+        self.labels = np.arange(30) % 2
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, indices: Any) -> torch.Tensor:
+        return torch.stack([self.images[i] for i in np.arange(30)[indices]])
+
+
+def test_images_of_mixed_sizes_are_brought_to_one_shape() -> None:
+    config = TrainConfig(shape=[1, 8, 8], training=TRAINING)
+    teacher = train_network("digits_cnn", Mixed(1), config)
+    each = torch.stack([image.square().mean() for image in Mixed(1).images]).mean()
+    mean = torch.stack([image.mean() for image in Mixed(1).images]).mean()
+    assert teacher.inputs.interpolation == "bilinear"
+    assert teacher.inputs.mean == [round(float(mean), 4)]
+    assert teacher.inputs.std == [pytest.approx(float((each - mean**2).sqrt()), abs=1e-4)]
+    with pytest.raises(DataError, match="2 different shapes") as caught:
+        input_spec(Mixed(1), TrainConfig())
+    assert "--set shape" in str(caught.value.hint)
+    with pytest.raises(DataError, match="images of 1 and of 3 channels"):
+        input_spec(Mixed(1, 3), config)
 
 
 def test_evaluation_data_that_do_not_fit_are_refused_before_the_work(

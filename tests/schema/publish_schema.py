@@ -8,11 +8,12 @@ frozen, and what changes goes into a new folder.
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from pathlib import Path
 
 from dfkd_meta.sidecar.codes import CODES
-from dfkd_meta.sidecar.json_schema import generate_schema, schema_sha256
+from dfkd_meta.sidecar.json_schema import generate_schema
 
 SCHEMA = Path(__file__).parents[2] / "schema"
 README = SCHEMA / "README.md"
@@ -35,9 +36,10 @@ def with_table(text: str) -> str:
 
 def main() -> int:
     """Write the three files."""
-    (SCHEMA / "v1.0" / "dfkd_meta.schema.json").write_bytes(generate_schema())
+    schema = generate_schema()
+    (SCHEMA / "v1.0" / "dfkd_meta.schema.json").write_bytes(schema)
     (SCHEMA / "v1.0" / "SHA256").write_text(
-        f"{schema_sha256()}  dfkd_meta.schema.json\n", encoding="utf-8"
+        f"{hashlib.sha256(schema).hexdigest()}  dfkd_meta.schema.json\n", encoding="utf-8"
     )
     README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")
     return 0

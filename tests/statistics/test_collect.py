@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from dfkd_meta.errors import StatisticsError
 from dfkd_meta.statistics import RecordRequest, collect, feature_count, statistics
 from dfkd_meta.statistics.collect import _forward, _Pass
-from dfkd_meta.statistics.observe import observations
-from dfkd_meta.teachers import ActivationTap, default_taps, reduce_features
+from dfkd_meta.teachers import ActivationTap, default_taps, observations
 from tests.statistics.toys import CLASSES, ToyNet, images, stream, teacher
 
 CONV, OUT = "conv:output", "output"
@@ -22,17 +21,15 @@ def moments(tap: str = CONV, reduction: str = "channel", scope: str = "global") 
 
 
 @pytest.mark.parametrize("reduction", ["unit", "channel", "pooled"])
-def test_observations_are_the_rows_of_reduce_features(reduction: str) -> None:
+def test_observations_are_as_wide_as_counted(reduction: str) -> None:
     t = teacher()
     x, _ = images(7)
     for tap in default_taps(t):
         with ActivationTap(t.module, [tap]) as taps:
             t(x)
         found = observations(taps.activations[tap.id], tap, reduction)
-        expected = reduce_features(taps.activations[tap.id], tap, reduction)
         assert len(found) == 7
         assert found.shape[-1] == feature_count([tap], reduction)
-        torch.testing.assert_close(found.flatten(0, 1), expected, rtol=0, atol=0)
 
 
 def test_records_equal_a_computation_by_hand() -> None:
@@ -229,7 +226,7 @@ def test_requests_that_make_no_sense() -> None:
         with pytest.raises(StatisticsError, match=f"parameters that {kind} cannot take"):
             request = RecordRequest(kind, (OUT,), "unit", params=wrong)
             collect(t, stream(*images()), [request], default_taps(t))
-    for params, message in (({"rank": 0}, "at least 1"), ({"temperature": 0.0}, "above 0")):
+    for params, message in (({"rank": 0}, "at least 1"), ({"temperature": 0.0}, "at least 0.01")):
         kind = "covariance" if "rank" in params else "soft_targets"
         with pytest.raises(StatisticsError, match=message):
             collect(

@@ -12,17 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_meta.errors import MethodError
-from dfkd_meta.sidecar import Sidecar, Tap, read_sidecar
+from dfkd_meta.sidecar import InputSpec, OutputSpec, Sidecar, Tap, read_sidecar
 from dfkd_meta.synthesis.dropout import fixed_dropout
 from dfkd_meta.synthesis.engine import Synthesizer
 from dfkd_meta.synthesis.gaussians import ClassGaussians
+from dfkd_meta.synthesis.methods.lopes_all_layers import before_batchnorm
 from dfkd_meta.synthesis.methods.lopes_spectral_layer_pairs import PAIRS, ChainedSpectra
 from dfkd_meta.synthesis.recipe import MethodContext, Recipe, methods
 from dfkd_meta.synthesis.targets import Targets
 from dfkd_meta.synthesis.terms.base import StepState
 from dfkd_meta.synthesis.terms.features import FeatureTarget, FeatureTargets
 from dfkd_meta.synthesis.terms.spectral import ActivationGraph, DrawnSpectrum, EnergyOutside
-from dfkd_meta.teachers import Teacher, teacher_from_sidecar
+from dfkd_meta.teachers import Teacher, default_taps, freeze, teacher_from_sidecar
 
 Published = Callable[[str, str], Path]
 CPU = torch.device("cpu")
@@ -208,6 +209,49 @@ def opened(folder: Path, name: str) -> tuple[Teacher, Sidecar, Recipe]:
     sidecar = read_sidecar(folder)
     teacher = teacher_from_sidecar(folder, sidecar)
     return teacher, sidecar, methods.get(name).recipe(MethodContext(teacher, sidecar, CPU), {})
+
+
+@pytest.mark.parametrize(
+    ("architecture", "rectified"), [("digits_cnn", False), ("hinton800", True)]
+)
+def test_a_layer_is_rectified_where_a_relu_takes_its_output(
+    architecture: str, rectified: bool, published: Published
+) -> None:
+    """Not where a BatchNorm does: the ReLU after it cuts at another place."""
+    _, _, recipe = opened(published(architecture, "full"), "lopes_all_layers")
+    term = recipe.terms["layers"].term
+    assert isinstance(term, FeatureTargets)
+    assert len(term.targets) > 1
+    assert all(target.rectify is rectified for target in term.targets)
+    for target in term.targets:
+        assert f"{target.tap.id} (" in recipe.notes[0]
+
+
+def test_a_relu_before_the_batchnorm_is_told_apart() -> None:
+    inputs = InputSpec(
+        shape=[1, 4, 4], axes=["c", "h", "w"], value_range=[0.0, 1.0], mean=[0.0], std=[1.0]
+    )
+    found = []
+    for between in (nn.Identity(), nn.ReLU()):
+        net = nn.Sequential(
+            nn.Conv2d(1, 2, 3), between, nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3)
+        )
+        teacher = Teacher(freeze(net), "local", "x", {}, inputs, OutputSpec(num_classes=3))
+        layers = [tap for tap in default_taps(teacher) if tap.side == "output" and tap.module]
+        found.append(before_batchnorm(teacher, layers))
+    assert found == [{"0:output"}, set()]
+
+
+def test_layers_that_are_not_recorded_are_not_claimed(published: Published) -> None:
+    teacher, sidecar, recipe = opened(published("digits_cnn", "full"), "lopes_all_layers")
+    said = "layers matched besides the logits: "
+    listed = "conv2:output (covariance), conv3:output (covariance), conv1:output (moments)"
+    assert recipe.notes == (said + listed,)
+    kept = [r for r in sidecar.manifest.statistics if not any(":output" in t for t in r.taps)]
+    manifest = sidecar.manifest.model_copy(update={"statistics": kept})
+    part = dataclasses.replace(sidecar, manifest=manifest)
+    recipe = methods.get("lopes_all_layers").recipe(MethodContext(teacher, part, CPU), {})
+    assert recipe.notes == (said + "none",)
 
 
 def test_dropout_changes_the_images_and_needs_dropout(published: Published) -> None:

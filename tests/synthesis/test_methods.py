@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from dfkd_meta.errors import MethodError, UsageError
+from dfkd_meta.errors import DataError, MethodError, UsageError
 from dfkd_meta.sidecar import Sidecar, read_sidecar
 from dfkd_meta.synthesis.engine import Synthesizer
 from dfkd_meta.synthesis.recipe import MethodContext, Recipe, methods
@@ -161,3 +162,16 @@ def test_a_loss_that_explodes_is_an_error(published: Published, data: Path) -> N
     recipe = recipe_of("deep_inversion", teacher, sidecar, data).reweighted({"bn": float("inf")})
     with pytest.raises(MethodError, match="became"):
         Synthesizer(teacher, recipe, torch.Generator()).make_batch(BATCH)
+
+
+def test_data_of_more_classes_than_the_teacher_has(published: Published, tmp_path: Path) -> None:
+    teacher, sidecar = opened(published("digits_cnn", "minimal"))
+    images = np.zeros((6, 8, 8), dtype=np.uint8)
+    path = tmp_path / "more.npz"
+    np.savez(path, images=images, labels=[0, 1, 2, 2, 1, 3])
+    for name in ("real_data", "scratch"):
+        with pytest.raises(DataError, match="a class 3, the teacher knows 0 to 2") as caught:
+            recipe_of(name, teacher, sidecar, path)
+        assert caught.value.where == str(path)
+        assert "alternative_data" in str(caught.value.hint)
+    assert recipe_of("alternative_data", teacher, sidecar, path).labeled is False

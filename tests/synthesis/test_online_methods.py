@@ -18,7 +18,7 @@ from dfkd_meta.errors import MethodError
 from dfkd_meta.sidecar import InputSpec, OutputSpec, Sidecar, Tap, read_sidecar
 from dfkd_meta.synthesis.engine import Synthesizer
 from dfkd_meta.synthesis.gaussians import ClassGaussians
-from dfkd_meta.synthesis.guard import relative_spread
+from dfkd_meta.synthesis.guard import LEAST_SPREAD, relative_spread
 from dfkd_meta.synthesis.methods.dafl import activation_terms
 from dfkd_meta.synthesis.recipe import MethodContext, Recipe, methods
 from dfkd_meta.synthesis.targets import Targets
@@ -125,6 +125,24 @@ def test_a_generator_driven_to_death_is_restarted_then_given_up(
     assert "started afresh" in run.notes[0]
 
 
+@pytest.mark.parametrize("name", [*ONLINE, "fast_dfkd", "nayer"])
+def test_the_student_never_sees_what_a_dying_generator_made(
+    name: str, digits: tuple[Teacher, Sidecar]
+) -> None:
+    teacher, sidecar = digits
+    run = synthesizer(recipe_of(name, teacher, sidecar), teacher)
+    run.make_batch(BATCH)
+    with torch.no_grad():
+        for parameter in run.recipe.source.module.parameters():  # type: ignore[attr-defined]
+            parameter.zero_()  # from now on all inputs are one
+    batch = run.make_batch(BATCH)
+    assert run.guard.restarts == 1
+    assert "batch 1: " in run.notes[-1]
+    assert len(batch) == BATCH
+    assert relative_spread(batch.images) > LEAST_SPREAD
+    assert run.made == 2
+
+
 def test_dfq_takes_recorded_moments_where_there_is_no_batchnorm(published: Published) -> None:
     folder = published("hinton800", "full")
     sidecar = read_sidecar(folder)
@@ -148,10 +166,16 @@ def test_zskt_asks_for_attention_only_where_there_are_maps(published: Published)
     assert "without attention transfer" in asked["hinton800"].notes[0]
 
 
-def test_zskt_shows_the_student_one_batch_at_a_time(digits: tuple[Teacher, Sidecar]) -> None:
-    recipe = methods.get("zskt").recipe(MethodContext(*digits, torch.device("cpu")), {})
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [({}, 256), ({"batch_size": 24}, 24), ({"batch_size": 24, "capacity": 100}, 100)],
+)
+def test_zskt_shows_the_student_one_batch_at_a_time(
+    digits: tuple[Teacher, Sidecar], options: dict[str, int], kept: int
+) -> None:
+    recipe = methods.get("zskt").recipe(MethodContext(*digits, torch.device("cpu")), options)
     assert recipe.rounds is not None
-    assert recipe.rounds.capacity == recipe.batch_size
+    assert recipe.rounds.capacity == kept
     assert recipe.rounds.student_steps == 10
 
 

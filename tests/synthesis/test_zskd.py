@@ -40,10 +40,25 @@ def test_dirichlet_draws_have_the_mean_of_their_class() -> None:
 
 
 def test_the_smaller_beta_gives_surer_targets() -> None:
-    """The published code's second beta has no effect; here every other row is drawn with it."""
-    y = draws(DirichletLabels(concentrations(SIMILARITY, (1.0, 0.1))), torch.zeros(2_000).long())
-    even, odd = y[::2].amax(1).mean(), y[1::2].amax(1).mean()
-    assert odd > even + 0.1
+    """The published code's second beta has no effect; here half of the rows are drawn with it."""
+    alphas = concentrations(SIMILARITY, (1.0, 0.1))
+    large, both, small = (
+        draws(DirichletLabels(part), torch.zeros(2_000).long()).amax(1).mean()
+        for part in (alphas[:1], alphas, alphas[1:])
+    )
+    assert small > large + 0.1
+    assert float(both) == pytest.approx(float(small + large) / 2, abs=0.02)
+
+
+def test_every_class_meets_every_beta() -> None:
+    """Also where a batch has one row of each class, in their order."""
+    classes, variants = 10, 2
+    alphas = torch.full((variants, classes, classes), 1e-4)
+    alphas[0, :, 0] = alphas[1, :, 1] = 1e3  # the most likely class tells the variant
+    labels, generator = DirichletLabels(alphas), torch.Generator().manual_seed(0)
+    used = torch.stack([labels(torch.arange(classes), generator).argmax(1) for _ in range(30)])
+    assert (used.sum(1) == classes // variants).all()
+    assert (used.amin(0) < used.amax(0)).all()
 
 
 def test_dirichlet_draws_survive_tiny_concentrations_and_repeat_by_seed() -> None:
@@ -105,6 +120,8 @@ def test_features_of_several_positions_take_the_columns_of_the_last_layer() -> N
 def test_a_teacher_without_a_linear_last_layer_is_refused() -> None:
     with pytest.raises(MethodError, match="linear last layer"):
         read_head(bare(nn.Sequential(nn.Conv2d(2, 3, 4), nn.Flatten())))
+    with pytest.raises(MethodError, match="no last hidden layer"):
+        read_head(bare(nn.Sequential(nn.Flatten(), nn.LayerNorm(32))))
 
 
 @pytest.mark.parametrize("name", ["zskd", "soft_target"])

@@ -91,6 +91,18 @@ def test_transformers(tmp_path: Path, kind: str) -> None:
     assert torch.equal(again(images), teacher(images))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_transformers_of_half_precision_are_opened_in_float32(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
+    model = transformers_folder(tmp_path, "vit").to(dtype)
+    model.save_pretrained(tmp_path)
+    teacher = open_teacher(tmp_path, inputs=SPEC)
+    assert {weight.dtype for weight in teacher.module.parameters()} == {torch.float32}
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(teacher(images), model.float()(images).logits)
+
+
 def test_transformers_sees_bound_files_only(tmp_path: Path) -> None:
     transformers_folder(tmp_path, "resnet")
     sidecar = sidecar_for(open_teacher(tmp_path, inputs=SPEC))

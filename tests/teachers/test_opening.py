@@ -345,3 +345,31 @@ def test_the_layout_in_memory_leaves_values_and_files_alone(tmp_path: Path) -> N
     save_model(tmp_path / "other", module, **arguments, inputs=SPEC, outputs=outputs)
     plain, other = (tmp_path / name / "model.safetensors" for name in ("plain", "other"))
     assert plain.read_bytes() == other.read_bytes()
+
+
+def test_probabilities_are_no_logits(own_module: str, tmp_path: Path) -> None:
+    (tmp_path / "own_softmax.py").write_text(
+        "import torch\n"
+        "def net():\n"
+        "    parts = torch.nn.Flatten(), torch.nn.Linear(64, 3), torch.nn.Softmax(1)\n"
+        "    return torch.nn.Sequential(*parts)\n"
+    )
+    with pytest.raises(TeacherError, match="probabilities, not logits") as caught:
+        open_teacher("own_softmax:net", inputs=SPEC)
+    assert "softmax" in (caught.value.hint or "")
+
+
+def test_a_factory_is_told_the_number_of_classes_if_it_asks(
+    own_module: str, tmp_path: Path
+) -> None:
+    (tmp_path / "own_wide.py").write_text(
+        "import torch\n"
+        "def net(num_classes):\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, num_classes))\n"
+    )
+    teacher = open_teacher("own_wide:net", inputs=SPEC, num_classes=7)
+    assert teacher.outputs.num_classes == 7
+    assert teacher.arguments == {"num_classes": 7}
+    with pytest.raises(UsageError, match="missing 1 required") as caught:
+        open_teacher("own_wide:net", inputs=SPEC)
+    assert "--set arguments.NAME=VALUE" in (caught.value.hint or "")

@@ -40,7 +40,7 @@ def claims_arrays(spec: str) -> bool:
 
 
 def open_arrays(spec: str, split: str) -> Dataset:
-    """Keys ``images`` and ``labels`` (one unnamed split), or ``<split>_images/_labels``.
+    """Keys ``<split>_images/_labels``, or ``images`` and ``labels`` (one unnamed split, ``all``).
 
     Raises DataError for a file that is broken, pickled or has other keys.
     """
@@ -50,10 +50,10 @@ def open_arrays(spec: str, split: str) -> Dataset:
     reader = NpzReader(path) if path.suffix.lower() == ".npz" else SafetensorsReader(path)
     keys = reader.keys()
     splits = [key.removesuffix("_images") for key in keys if key.endswith("_images")]
-    if "images" in keys:
-        prefix, split = "", "all"
-    elif split in splits:
+    if split in splits:
         prefix = f"{split}_"
+    elif "images" in keys:
+        prefix, split = "", "all"
     elif splits:
         raise no_split(split, splits, where=spec)
     else:

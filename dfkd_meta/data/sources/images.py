@@ -29,38 +29,43 @@ def claims_images(spec: str) -> bool:
 
 
 def open_images(spec: str, split: str) -> Dataset:
-    """List the images of a split; the classes are the folder names in sorted order."""
+    """List the images of a split; the classes are the folder names of all splits, sorted.
+
+    Of all splits, so that a class keeps its number where another one has no images.
+    """
     root = Path(spec)
     splits = [name for name in SPLITS if (root / name).is_dir()]
     if splits and split not in splits:
         raise no_split(split, splits, where=spec)
     base = root / split if splits else root
-    classes = sorted(path for path in base.iterdir() if path.is_dir() and _images(path))
+    classes = sorted({name for one in splits or [""] for name in _class_names(root / one)})
     flat = _images(base)
-    if flat and classes:
+    labelled = [
+        (path, label)
+        for label, name in enumerate(classes)
+        if (base / name).is_dir()
+        for path in _images(base / name)
+    ]
+    if flat and labelled:
         raise DataError("images lie both beside and inside class folders", where=str(base))
-    if not flat and not classes:
+    if not flat and not labelled:
         raise DataError("there are no images", where=str(base), hint=", ".join(sorted(ENDINGS)))
-    labelled = [(path, label) for label, one in enumerate(classes) for path in _images(one)]
     paths = flat or [path for path, _ in labelled]
     labels = None if flat else np.array([label for _, label in labelled], dtype=np.int64)
-    dataset = ImageFolder(paths, labels, [path.name for path in classes])
+    dataset = ImageFolder(paths, labels)
     dataset.name, dataset.split = root.resolve().name, split if splits else "all"
     return dataset
 
 
 class ImageFolder(Dataset):
-    """Image files, decoded when read; ``class_names`` are the folders, in label order."""
+    """Image files, decoded when read."""
 
     value_range = (0.0, 1.0)
     uniform = False
 
-    def __init__(
-        self, paths: list[Path], labels: np.ndarray[Any, Any] | None, class_names: list[str]
-    ) -> None:
+    def __init__(self, paths: list[Path], labels: np.ndarray[Any, Any] | None) -> None:
         self.paths = paths
         self.labels = labels
-        self.class_names = class_names
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -98,6 +103,11 @@ def _decode(path: Path) -> Tensor:
         raise DataError(f"not a readable image: {e}", where=str(path)) from e
     tensor = torch.from_numpy(pixels / 255)
     return tensor.unsqueeze(0) if tensor.ndim == 2 else tensor.permute(2, 0, 1).contiguous()
+
+
+def _class_names(folder: Path) -> list[str]:
+    """The folders in it; hidden ones, such as ``.ipynb_checkpoints``, are those of other tools."""
+    return [path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
 
 
 def _images(folder: Path) -> list[Path]:

@@ -13,6 +13,8 @@ from dfkd_meta.data.sources import DataSource, data_sources
 from dfkd_meta.errors import DataError
 from dfkd_meta.teachers import call_own_code, is_own_code
 
+CONTRACT = "it is called with split='train' or 'test' and returns (images, labels or None)"
+
 
 def claims_python(spec: str) -> bool:
     return is_own_code(spec) and not Path(spec).exists()
@@ -20,7 +22,7 @@ def claims_python(spec: str) -> bool:
 
 def open_python(spec: str, split: str) -> Dataset:
     """Call the function; it returns a Dataset or ``(images, labels or None)`` as arrays."""
-    made = call_own_code(spec, split=split)
+    made = call_own_code(spec, {"split": split}, contract=CONTRACT)
     if isinstance(made, Dataset):
         return made
     if not isinstance(made, tuple) or len(made) != 2:
@@ -37,7 +39,9 @@ def open_python(spec: str, split: str) -> Dataset:
 
 def _array(values: Any, spec: str) -> np.ndarray[Any, Any]:
     if isinstance(values, Tensor):
-        return values.detach().cpu().numpy()
+        tensor = values.detach().cpu()
+        # numpy has no bfloat16; samples become float32 anyway
+        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     try:
         return np.asarray(values)
     except ValueError as error:

@@ -20,7 +20,7 @@ from dfkd_meta.distillation.pairs import Pair
 class FitNets(Loss):
     """FitNets, Romero et al. 2015, eq. 3: ``(F_t - r(F_s))^2``.
 
-    r is learned: a 1x1 convolution for maps, a linear layer for flat features and tokens.
+    r is learned: a 1x1 convolution for maps and sequences, a linear layer for other features.
     """
 
     least_pairs: ClassVar[int] = 1
@@ -34,7 +34,9 @@ class FitNets(Loss):
 
     def projection(self, pair: Pair) -> nn.Module:
         before, after = pair.channels
-        return nn.Conv2d(before, after, 1) if pair.is_map else nn.Linear(before, after)
+        if len(pair.axes) == 1 or pair.axes[0] != "c":
+            return nn.Linear(before, after)
+        return (nn.Conv1d if len(pair.axes) == 2 else nn.Conv2d)(before, after, 1)
 
 
 @losses.register("attention")

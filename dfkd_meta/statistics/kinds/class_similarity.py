@@ -37,7 +37,7 @@ class ClassSimilarity(Accumulator):
         if not isinstance(layer, LAYERS):
             raise StatisticsError(
                 "class similarity needs a linear layer or a convolution, the last",
-                where=path,
+                where=str(path or request.id),
                 hint="the parameter module names it",
             )
         self.layer = layer

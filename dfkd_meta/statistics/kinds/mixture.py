@@ -26,7 +26,14 @@ from dfkd_meta.statistics.factors import (
 )
 from dfkd_meta.statistics.kinds.covariance import OVERSAMPLING, largest_positive, seen_through
 from dfkd_meta.statistics.observe import feature_count
-from dfkd_meta.statistics.running import Diagonal, Full, Running, Scatter, Sketch
+from dfkd_meta.statistics.running import (
+    Diagonal,
+    Full,
+    Running,
+    Scatter,
+    Sketch,
+    present_groups,
+)
 
 MODES = 10
 RANK = 20
@@ -242,7 +249,7 @@ class _Clusters:
         """Keep those whose random keys are the largest so far: a uniform sample of each group."""
         keys = torch.rand(len(features), generator=self.generator, dtype=torch.float64)
         room = min(KEPT, max(1, KEPT_NUMBERS // (self.groups * features.shape[1])))
-        for group in torch.bincount(groups).nonzero().flatten().tolist():
+        for group in present_groups(groups):
             own = (groups == group).cpu()
             mine, rows = keys[own], features[own.to(features.device)]
             if group in self.kept:
@@ -260,7 +267,7 @@ class _Clusters:
 
         def assign(features: Tensor, groups: Tensor) -> Tensor:
             rows = torch.zeros_like(groups)
-            for group in torch.bincount(groups).nonzero().flatten().tolist():
+            for group in present_groups(groups):
                 own = groups == group
                 rows[own] = group * self.modes + nearest(features[own], centers[group])
             return rows

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dfkd_meta.statistics.base import Accumulator, Context, RecordRequest, Result, statistics
-from dfkd_meta.statistics.running import Running
+from dfkd_meta.statistics.running import Running, present_groups
 from dfkd_meta.teachers import CosineTransform, channel_axis
 
 
@@ -96,7 +96,7 @@ class _Power:
         if rows.shape[1] == 1:  # the same at every position: all its power is at frequency 0
             target[:, 0].index_add_(0, groups, torch.einsum("npa,npb->nab", rows, rows))
             return
-        for group in torch.bincount(groups).nonzero().flatten().tolist():
+        for group in present_groups(groups):
             own = rows[groups == group].reshape(-1, *self.transform.grid, rows.shape[2])
             waves = self.transform(own, 1).reshape(len(own), -1, rows.shape[2])
             target[group] += torch.einsum("npa,npb->pab", waves, waves)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from torch import Tensor
 
@@ -11,6 +13,7 @@ from dfkd_meta.statistics.factors import lower_factor
 from dfkd_meta.statistics.running import Full, Running
 
 DEFAULT_TEMPERATURE = 8.0  # Lopes et al. 2017
+LEAST_TEMPERATURE = 0.01  # logits divided by far less leave the numbers that records can hold
 
 
 @statistics.register("soft_targets")
@@ -30,9 +33,10 @@ class SoftTargets(Accumulator):
     def __init__(self, request: RecordRequest, context: Context) -> None:
         super().__init__(request, context)
         self.temperature = float(request.params.get("temperature", DEFAULT_TEMPERATURE))
-        if not self.temperature > 0:
+        if not LEAST_TEMPERATURE <= self.temperature < math.inf:
             raise StatisticsError(
-                f"the temperature must be above 0, got {self.temperature}", where=request.id
+                f"the temperature must be at least {LEAST_TEMPERATURE}, got {self.temperature}",
+                where=request.id,
             )
         sizes = context.groups, context.features
         scatters = {"covariance": Full()} if request.params.get("covariance", True) else {}

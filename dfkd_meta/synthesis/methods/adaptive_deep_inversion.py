@@ -19,7 +19,8 @@ class AdaptiveDeepInversionConfig(DeepInversionConfig):
     """DeepInversion's, and the turns that synthesis and student take.
 
     After ``warm_up`` batches, one batch is made per ``student_steps`` student steps (``images`` is
-    not used); ``adv_weight`` is that of the competition term, in the steps with a trained student.
+    not used); ``adv_weight`` is that of the competition term, which is off in the warm-up. The
+    first batch after it meets a student that has taken no step yet.
     """
 
     adv_weight: float = Field(1.0, ge=0)
@@ -39,7 +40,7 @@ def adaptive_deep_inversion(context: MethodContext, config: AdaptiveDeepInversio
 
     The paper makes one more data set per round and trains the student on all of them; the released
     code has no student training, and its demonstration competes with a pretrained network. Here
-    each batch is made against the student as it is by then, and joins the pool.
+    each batch after the warm-up is made against the student as it is by then, and joins the pool.
     """
     recipe = deep_inversion(context, config)
     return dataclasses.replace(

@@ -95,7 +95,8 @@ def cmi(context: MethodContext, config: CMIConfig) -> Recipe:
 
     The places of the contrastive feature are those of the BatchNorm term. As in the published code
     the batch of the lowest loss is kept, and the adversarial term counts agreement only; its
-    classes are random and sorted, here balanced.
+    classes are random and sorted, here balanced. Unlike there, a generator made anew has PyTorch's
+    initial weights (published: N(0, 0.02^2)), and the adversarial term is off in a warm-up.
     """
     statistics = batch_statistics(context)
     places = {record.tap.id: record.tap for record in statistics}

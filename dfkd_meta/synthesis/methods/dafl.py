@@ -21,8 +21,9 @@ class OnlineConfig(Config):
 
     After each of its steps, on a batch of ``batch_size``, the student takes ``student_steps``, on
     the outputs so far (the latest ``capacity``), or with ``fresh`` on new outputs at each step as
-    the published code does. ``width`` and ``latent`` size the generator; ``standardized`` gives its
-    outputs mean 0 and variance 1 over a batch, as DAFL's has, instead of a sigmoid onto the range.
+    in the DataFree port (DAFL's and ZSKT's authors show it the batch that the generator made).
+    ``width`` and ``latent`` size the generator; ``standardized`` gives its outputs mean 0 and
+    variance 1 over a batch, as DAFL's has, instead of a sigmoid onto the range.
     """
 
     batch_size: int = Field(256, ge=2)
@@ -36,7 +37,10 @@ class OnlineConfig(Config):
 
 
 class DaflConfig(OnlineConfig):
-    """The published weights; its code's 5 for the balance is in log10, hence 2.2 in nats."""
+    """The published weights, but the balance weighs more: 5 in nats.
+
+    The published code's 5 is in log10, which makes 2.17 in nats.
+    """
 
     oh_weight: float = Field(1.0, ge=0)
     balance_weight: float = Field(5.0, ge=0)

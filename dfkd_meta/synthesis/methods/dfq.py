@@ -18,7 +18,10 @@ from dfkd_meta.synthesis.terms.outputs import Balance, InstanceEntropy
 
 
 class DfqConfig(OnlineConfig):
-    """``warm_up`` batches are made before there is a student to play against."""
+    """``warm_up`` batches are made before there is a student to play against.
+
+    Weights are those of the DataFree port, but for the balance (20 there).
+    """
 
     warm_up: int = Field(20, ge=0)
     adv_weight: float = Field(1.0, ge=0)

@@ -27,8 +27,8 @@ class FastDFKDConfig(PoolConfig):
 
     ``inner_steps`` is 2, 5 or 10 in the paper; learning rates that are not given are those of the
     nearest of these. The meta step is taken with ``learning_rate * inner_steps``. A run on a CPU
-    has tens of batches, the published one 220, so a batch moves more: rates three (latents five)
-    times the published (5e-3 and 0.015, 3e-3 and 0.01, 2e-3 and 0.01), momentum 0.5 for 0.9.
+    has tens of batches, the published one 220, so a batch moves more: rates three to five times the
+    published (generator 5e-3, 3e-3, 2e-3; latents 0.015, 0.01, 0.01), momentum 0.5 for 0.9.
     ``reset_after`` batches after the warm-up the first layers start afresh (0: never). Published
     besides: batches of 256, 400 student steps per batch, 20 batches of warm-up, width 64.
     """

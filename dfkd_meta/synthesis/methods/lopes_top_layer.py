@@ -20,7 +20,8 @@ class LopesConfig(Config):
 
     ``start_mean`` and ``start_std`` describe the starting noise in the value range of the data
     (the published code's MNIST line: N(0.15, 0.1^2)). ``clip`` keeps pixels within that range; the
-    published code leaves them free.
+    published code leaves them free. ``learning_rate`` is in model-normalized units; the published
+    0.07 is in raw pixels, for 1,000 steps where there are 200 here.
     """
 
     images: int = Field(2_000, ge=1)

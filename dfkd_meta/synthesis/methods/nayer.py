@@ -21,13 +21,13 @@ from dfkd_meta.synthesis.terms.moments import MomentNorms
 
 
 class NAYERConfig(PoolConfig):
-    """FastDFKD's weights, but for a lighter BatchNorm term; sizes for a CPU.
+    """Near FastDFKD's weights (one-hot 0.4, adversarial 1.1), but a lighter BatchNorm term.
 
     With the tenfold BatchNorm weight of FastDFKD inputs are hardly of the class aimed at.
 
-    ``life`` is the number of batches a generator lives. Published: 40 steps per batch of 400,
-    learning rate 4e-3, two batches per epoch and a new generator every 10 epochs, latents of 1,000,
-    embeddings of 512.
+    ``life`` is the number of batches a generator lives. Sizes are for a CPU; published: 40 steps
+    per batch of 400, learning rate 4e-3, two batches per epoch and a new generator every 10 epochs,
+    latents of 1,000, embeddings of 512.
     """
 
     steps: int = Field(20, ge=0)

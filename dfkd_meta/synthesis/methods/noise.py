@@ -29,4 +29,5 @@ def noise(context: MethodContext, config: NoiseConfig) -> Recipe:
         source=PixelSource(start),
         images=config.images,
         batch_size=min(config.images, 1000),
+        labeled=False,
     )

@@ -46,7 +46,7 @@ def alternative_data(context: MethodContext, config: DataConfig) -> Recipe:
 
     Their labels are dropped (they are of other classes); colors are adapted to the teacher's.
     """
-    return data_recipe(context, SyntheticBatch(read_pool(context, config).images))
+    return data_recipe(context, read_pool(context, config, labeled=False))
 
 
 @method(
@@ -77,13 +77,25 @@ def data_recipe(
     )
 
 
-def read_pool(context: MethodContext, config: DataConfig) -> SyntheticBatch:
+def read_pool(
+    context: MethodContext, config: DataConfig, *, labeled: bool = True
+) -> SyntheticBatch:
     """The data as inputs of the teacher: float32 `n ...`, model-normalized, with labels if known.
 
-    Raises DataError when they do not fit the teacher.
+    Without ``labeled`` they are dropped. Raises DataError when the data do not fit the teacher, in
+    shape or in classes.
     """
-    inputs = context.teacher.inputs
+    inputs, classes = context.teacher.inputs, context.teacher.outputs.num_classes
     dataset = _Recolored(open_data(config.data, split=config.split), inputs)
+    if not labeled:
+        dataset.labels = None
+    labels = dataset.labels
+    if labels is not None and (largest := int(labels[: config.limit].max(initial=0))) >= classes:
+        raise DataError(
+            f"the data have a class {largest}, the teacher knows 0 to {classes - 1}",
+            where=config.data,
+            hint="alternative_data takes data of other classes, without their labels",
+        )
     return real_pool(dataset, inputs, limit=config.limit)
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dfkd_meta.config import Config
-from dfkd_meta.errors import MethodError
+from dfkd_meta.errors import MethodError, TeacherError
 from dfkd_meta.sidecar import Tap
 from dfkd_meta.synthesis.methods.zskd import free_pixels
 from dfkd_meta.synthesis.recipe import MethodContext, Recipe, Weighted, method
@@ -50,7 +50,10 @@ def read_head(teacher: Teacher) -> Head:
     each; else (features flattened from several positions) the columns of the last layer itself.
     """
     taps = default_taps(teacher)
-    tap = last_hidden_tap(taps)
+    try:
+        tap = last_hidden_tap(taps)
+    except TeacherError as error:
+        raise MethodError(f"soft_target draws features, but {error.message}") from error
     layer = teacher.module.get_submodule(tap.module)
     if not isinstance(layer, nn.Linear) or len(tap.shape) != 1:
         raise MethodError(

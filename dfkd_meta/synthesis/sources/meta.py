@@ -29,7 +29,7 @@ class MetaSource(Source):
     * ``reptile``: along ``67 (theta - theta'_K)``.
 
     In batch number ``reset_at`` (0, 1, ...) the first linear layer and the first BatchNorm of theta
-    start afresh, as in the published code; the optimizer keeps its moments there too.
+    start afresh; the optimizer keeps its moments.
     """
 
     kind: ClassVar[str] = "meta"

@@ -47,8 +47,8 @@ class Term(ABC):
     """A loss term: a scalar to minimize, from one step.
 
     ``component`` names its column in the component table of the CMI benchmark (adv, bn, oh,
-    balance, act, cr; empty for others). A term that ``sees_student`` is left out while there is no
-    trained student.
+    balance, act, cr; empty for others). A term that ``sees_student`` is left out where there is no
+    student, and in the batches of the warm-up. (The batch after those meets an untrained one.)
     """
 
     component: ClassVar[str] = ""

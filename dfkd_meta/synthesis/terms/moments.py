@@ -72,7 +72,9 @@ class _PositionMoments(torch.autograd.Function):
     """First and second moment over positions about a mean: `n p c` and `n c` to two of `n c`.
 
     What ``deviation.mean(1), deviation.square().mean(1)`` gives, from moments about zero and with
-    one pass for the gradient: no deviations are written to memory.
+    one pass for the gradient: no deviations are written to memory. The price is cancellation where
+    the mean is far from 0: the variance of a batch is off by about 6e-5 of itself where ``|mean|``
+    is 50 times the std, by 8e-3 at 500 times.
     """
 
     @staticmethod

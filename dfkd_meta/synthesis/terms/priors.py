@@ -15,7 +15,8 @@ class TotalVariation(Term):
     """Sum over four neighbor directions of the 2-norm of the differences, over the whole batch.
 
     The prior of DeepInversion (Yin et al. 2020) with its published weights' scale. Inputs
-    `n c h w`; anything else has no neighbors and costs nothing.
+    `n c h w`; anything else has no neighbors and costs nothing. Taken before the batch is rolled,
+    so that no edge meets the opposite one; the published code takes it after.
     """
 
     def __call__(self, state: StepState) -> Tensor:

@@ -19,9 +19,9 @@ def open_local(request: SourceRequest) -> nn.Module:
     """
     if request.factory is None:
         raise TeacherError(
-            f"the teacher {request.architecture!r} is built by code that a file cannot bring along",
+            f"the model {request.architecture!r} is built by code that a file cannot bring along",
             where=request.where,
-            hint="name your own: --factory module:function",
+            hint="name code of yours that builds it: --factory module:function",
         )
     module = build_own(request.factory, request.arguments)
     if request.weights is not None:

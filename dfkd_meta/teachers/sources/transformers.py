@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from dfkd_meta.errors import MissingExtraError, TeacherError
@@ -17,7 +18,8 @@ def open_transformers(request: SourceRequest) -> nn.Module:
     """Load ``AutoModelForImageClassification`` and make it return plain logits.
 
     The library sees a folder that holds the request's files and nothing else, so that no adapter,
-    pickle or code beside them is picked up. Module paths stay the library's own.
+    pickle or code beside them is picked up. Weights become float32, as inputs are, whatever the
+    file holds. Module paths stay the library's own.
     """
     try:
         from transformers import AutoModelForImageClassification
@@ -29,6 +31,7 @@ def open_transformers(request: SourceRequest) -> nn.Module:
         try:
             module, found = AutoModelForImageClassification.from_pretrained(
                 folder,
+                dtype=torch.float32,
                 trust_remote_code=False,
                 use_safetensors=True,
                 local_files_only=True,

@@ -1,0 +1,34 @@
+"""``list options``: what can be set, for verbs and methods alike."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from dfkd_meta_cli.main import app
+
+
+@pytest.mark.parametrize(
+    ("of", "option", "default"),
+    [
+        ("distill", "training.steps", "4000"),
+        ("export", "profile", '"standard"'),
+        ("train", "seed", "0"),
+        ("recorded", "options.steps", "60"),
+        ("real_data", "options.data", ""),
+    ],
+)
+def test_options_with_types_and_defaults(of: str, option: str, default: str) -> None:
+    result = CliRunner().invoke(app, ["list", "options", of, "--json"])
+    rows = {row["option"]: row for row in json.loads(result.stdout)}
+    assert rows[option]["default"] == default
+    assert not any("." in row["type"].replace("...", "") for row in rows.values())
+    assert option in CliRunner().invoke(app, ["list", "options", of]).stdout
+
+
+def test_options_of_nothing() -> None:
+    result = CliRunner().invoke(app, ["list", "options", "recordd"])
+    assert result.exit_code == 2
+    assert "did you mean recorded" in result.stderr
