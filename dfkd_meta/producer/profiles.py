@@ -102,6 +102,7 @@ class _Planner:
             yield RecordRequest("batchnorm", (tap.id,), "channel")
         if not inputs:
             yield from (_moments(tap, "global") for tap in self._hidden())
+        yield from (_pooled(tap, "global") for tap in self._hidden() if _positions(tap) > 1)
         classes, cap = self.teacher.outputs.num_classes, self.config.value_cap
         params: dict[str, Any] = {"temperature": self.config.temperature}
         scope = self.per_class if self.groups * classes <= cap else "global"
@@ -129,6 +130,7 @@ class _Planner:
             yield _moments(tap, "global")
             yield _moments(tap, self.per_class)
             if _positions(tap) > 1:
+                yield _pooled(tap, self.per_class)
                 yield from self._unit_moments(tap, self.config.standard_unit_cap)
         if self.last_hidden and not self.last_hidden.linear_in_input:
             yield from self._covariance(self.last_hidden, None)
@@ -269,3 +271,8 @@ def _moments(tap: Tap, scope: Scope) -> RecordRequest:
     """Channel-wise moments; at a flat tap every unit is its own channel."""
     reduction: Literal["unit", "channel"] = "channel" if len(tap.shape) > 1 else "unit"
     return RecordRequest("moments", (tap.id,), reduction, scope)
+
+
+def _pooled(tap: Tap, scope: Scope) -> RecordRequest:
+    """Moments of the channels' means over positions: by how much samples differ as a whole."""
+    return RecordRequest("moments", (tap.id,), "pooled", scope)

@@ -64,12 +64,14 @@ def test_standard() -> None:
     found = ids(teacher(Deep()), "standard")
     assert found == [
         "batchnorm/bn:input/channel/global",
+        "moments/two:output/pooled/global",
         "soft_targets/output/unit/per_class",
         "class_similarity",
         "power_spectrum/input/channel/global",
         "quantiles/input/channel/global",
         "moments/two:output/channel/global",
         "moments/two:output/channel/per_class",
+        "moments/two:output/pooled/per_class",
         "moments/two:output/unit/per_class",
         "moments/head:input/unit/global",
         "moments/head:input/unit/per_class",

@@ -17,9 +17,11 @@ from dfkd_meta.synthesis.engine import Synthesizer
 from dfkd_meta.synthesis.gaussians import ClassGaussians, ClassMixtures, read_gaussians
 from dfkd_meta.synthesis.marginals import Marginals, read_marginals
 from dfkd_meta.synthesis.methods import recorded
+from dfkd_meta.synthesis.methods.deep_inversion import batch_statistics
 from dfkd_meta.synthesis.recipe import MethodContext, Recipe, methods
 from dfkd_meta.synthesis.sources.pixels import PixelSource
 from dfkd_meta.synthesis.targets import Targets
+from dfkd_meta.synthesis.terms.moments import StandardizedMoments
 from dfkd_meta.teachers import teacher_from_sidecar
 
 Published = Callable[[str, str], Path]
@@ -74,7 +76,7 @@ def test_other_draws_are_not_trusted(published: Published) -> None:
     context = context_of(published("digits_cnn", "full"))
     made = recipe(context, trust=1.2)
     assert made.steps == 60
-    assert weighed(made) == {"features", "moments", "layout"}
+    assert weighed(made) == {"features", "moments", "pooled", "layout"}
 
 
 def test_draws_need_be_no_clearer_than_the_data(
@@ -115,8 +117,8 @@ def test_joint_draws_say_what_an_input_starts_from_and_is_pulled_to(published: P
 @pytest.mark.parametrize(
     ("architecture", "profile", "terms"),
     [
-        ("digits_cnn", "standard", {"features", "moments", "layout"}),
-        ("digits_cnn", "minimal", {"features", "overall"}),
+        ("digits_cnn", "standard", {"features", "moments", "pooled", "layout"}),
+        ("digits_cnn", "minimal", {"features", "overall", "pooled"}),
         ("hinton800", "standard", {"features", "moments"}),
         ("hinton800", "minimal", {"features", "overall"}),
     ],
@@ -128,6 +130,19 @@ def test_every_profile_is_used(
     made = recipe(context)
     assert weighed(made) == terms
     assert made.source.rendering is not None  # type: ignore[attr-defined]
+
+
+def test_how_inputs_differ_is_told_by_class_or_else_over_all(published: Published) -> None:
+    context = context_of(published("digits_cnn", "standard"))
+    term = recipe(context).terms["pooled"].term
+    assert isinstance(term, StandardizedMoments)
+    assert {record.reduction for record in term.records} == {"pooled"}
+    assert all(record.statistics.classes for record in term.records)
+    context = context_of(published("digits_cnn", "minimal"))
+    term = recipe(context).terms["pooled"].term
+    assert isinstance(term, StandardizedMoments)
+    assert not any(record.statistics.classes for record in term.records)
+    assert all(record.reduction == "channel" for record in batch_statistics(context))
 
 
 def test_what_little_there_is_is_enough(published: Published) -> None:

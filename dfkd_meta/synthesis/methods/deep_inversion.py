@@ -17,7 +17,11 @@ from dfkd_meta.synthesis.terms.labels import CrossEntropy
 from dfkd_meta.synthesis.terms.moments import MomentNorms, RecordedMoments
 from dfkd_meta.synthesis.terms.priors import L2Norm, TotalVariation
 
-STATISTICS = (Query("batchnorm"), Query("moments", scope="global"))
+STATISTICS = (
+    Query("batchnorm"),
+    Query("moments", scope="global", reduction="channel"),
+    Query("moments", scope="global", reduction="unit"),
+)
 
 
 class DeepInversionConfig(Config):
@@ -49,7 +53,8 @@ def batch_statistics(context: MethodContext) -> tuple[RecordedMoments, ...]:
     """
     sidecar, device = context.sidecar, context.device
     if not has_batchnorm(context):
-        moments = sidecar.find("moments", scope="global")
+        found = sidecar.find("moments", scope="global")
+        moments = [record for record in found if record.reduction != "pooled"]
         inside = [record for record in moments if sidecar.tap(record.taps[0]).module]
         return tuple(RecordedMoments.read(sidecar, record, device) for record in inside or moments)
 

@@ -49,7 +49,8 @@ class RecordedConfig(Config):
     ``features`` pulls each to a draw of its own: at a deep map and the last hidden layer where a
     joint mixture describes them (with the input, the draw also says what to start from), else at
     the last hidden layer, or at the logits if they are all there is.
-    ``moments`` matches the channels' recorded moments class by class, ``layout`` those of every
+    ``moments`` matches the channels' recorded moments class by class, ``pooled`` those of their
+    means over positions (by how much inputs differ from one another), ``layout`` those of every
     unit where there are positions; ``overall`` matches moments over all classes, where none are
     recorded by class. ``labels`` is cross-entropy (None: 1 where there is nothing to draw from,
     else 0), ``adversarial`` asks for inputs on which the student is still unlike the teacher. So
@@ -72,6 +73,7 @@ class RecordedConfig(Config):
     start_std: float = Field(1.0, gt=0)
     features_weight: float = Field(0.3, ge=0)
     moments_weight: float = Field(10.0, ge=0)
+    pooled_weight: float = Field(10.0, ge=0)
     layout_weight: float = Field(1.0, ge=0)
     overall_weight: float = Field(10.0, ge=0)
     adversarial_weight: float = Field(0.0, ge=0)
@@ -217,6 +219,7 @@ def _terms(
         terms["features"] = Weighted(FeatureTargets(aim.distances), config.features_weight)
     weights = {
         "moments": config.moments_weight,
+        "pooled": config.pooled_weight,
         "layout": config.layout_weight,
         "overall": config.overall_weight,
     }
@@ -229,15 +232,24 @@ def _terms(
 
 def _moments(context: MethodContext, *, by_class: bool) -> dict[str, list[RecordedMoments]]:
     """The records to compare a batch with, by term."""
-    if not by_class:
-        found = any(query.found(context.sidecar) for query in STATISTICS)
-        return {"overall": list(batch_statistics(context)) if found else []}
-    sorted_out: dict[str, list[RecordedMoments]] = {"moments": [], "layout": []}
+    found: dict[str, list[RecordedMoments]] = {"moments": [], "pooled": [], "layout": []}
     for record in context.sidecar.find("moments", scope="per_class"):
         read = RecordedMoments.read(context.sidecar, record, context.device)
-        places = read.reduction == "unit" and len(read.tap.shape) > 1
-        sorted_out["layout" if places else "moments"].append(read)
-    return sorted_out
+        found[_compared_as(read)].append(read)
+    if not by_class and any(query.found(context.sidecar) for query in STATISTICS):
+        found["overall"] = list(batch_statistics(context))
+    if not found["pooled"]:
+        records = context.sidecar.find("moments", scope="global", reduction="pooled")
+        read_all = (RecordedMoments.read(context.sidecar, r, context.device) for r in records)
+        found["pooled"] = [read for read in read_all if _compared_as(read) == "pooled"]
+    return found
+
+
+def _compared_as(read: RecordedMoments) -> str:
+    """The term that class-wise moments belong to: without positions all reductions are alike."""
+    if len(read.tap.shape) == 1:
+        return "moments"
+    return {"unit": "layout", "pooled": "pooled"}.get(read.reduction, "moments")
 
 
 def _aim(context: MethodContext) -> Aim:
