@@ -17,6 +17,7 @@ from dfkd_meta_cli.options import (
     Overwrite,
     Quiet,
     Token,
+    given,
     pick_device,
 )
 from dfkd_meta_cli.output import TerminalProgress, errors_as_text, print_json, print_table
@@ -71,12 +72,11 @@ def command(
         from dfkd_meta.folders import require_free
         from dfkd_meta.hub import hide_bars, resolve_source
 
-        named = {"student": student, "method": method, "seed": seed}
         settings = load_config(
             DistillConfig,
             file=config,
             assignments=assignments or (),
-            override={key: value for key, value in named.items() if value is not None},
+            override=given(student=student, method=method, seed=seed),
         )
         check_names(settings)
         seconds = None if budget is None else seconds_of(budget)
@@ -122,6 +122,7 @@ def unfinished(out: Path) -> Path:
 def _check_unfinished(out: Path, *, resume: bool, overwrite: bool) -> None:
     """Refuse to start over what can be continued, and to continue what is finished."""
     from dfkd_meta.errors import UsageError
+    from dfkd_meta.hub import RUN_FILE
 
     waiting = unfinished(out).exists()
     if waiting and not resume and not overwrite:
@@ -130,7 +131,7 @@ def _check_unfinished(out: Path, *, resume: bool, overwrite: bool) -> None:
             where=str(unfinished(out)),
             hint="--resume goes on with it, --overwrite starts afresh",
         )
-    if resume and not waiting and not overwrite and (out / "run.json").is_file():
+    if resume and not waiting and not overwrite and (out / RUN_FILE).is_file():
         raise UsageError(
             "this run is finished", where=str(out), hint="--overwrite makes the student anew"
         )

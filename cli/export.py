@@ -15,6 +15,7 @@ from dfkd_meta_cli.options import (
     Factory,
     Overwrite,
     Quiet,
+    given,
     pick_device,
 )
 from dfkd_meta_cli.output import TerminalProgress, errors_as_text, print_json, print_table
@@ -60,12 +61,11 @@ def command(
         from dfkd_meta.producer.export import export
         from dfkd_meta.producer.opening import ExportRun, open_for_export
 
-        named = {"profile": profile, "factory": factory}
         settings = load_config(
             ExportRun,
             file=config,
             assignments=assignments or (),
-            override={key: value for key, value in named.items() if value is not None},
+            override=given(profile=profile, factory=factory),
         )
         opened = open_for_export(teacher, weights, settings).to(pick_device(device))
         if real_path(out) not in {path.resolve().parent for path in opened.files}:

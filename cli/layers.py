@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dfkd_meta_cli.options import AsJson, Assignments, Factory
+from dfkd_meta_cli.options import AsJson, Assignments, Factory, given
 from dfkd_meta_cli.output import errors_as_text, print_json, print_line, print_table
 
 
@@ -34,8 +34,9 @@ def command(
         from dfkd_meta.producer.opening import ExportRun, open_for_export
         from dfkd_meta.teachers import count_parameters, default_taps
 
-        override = {} if factory is None else {"factory": factory}
-        options = load_config(ExportRun, assignments=assignments or (), override=override)
+        options = load_config(
+            ExportRun, assignments=assignments or (), override=given(factory=factory)
+        )
         net = open_for_export(teacher, weights, options)
         records = _records(Path(teacher))
         parts = dict(net.module.named_modules())

@@ -25,6 +25,11 @@ Factory = Annotated[
 Token = Annotated[str | None, typer.Option(help="Access token for the Hub.")]
 
 
+def given(**flags: Any) -> dict[str, Any]:
+    """The flags that were given, to override what a configuration says."""
+    return {name: value for name, value in flags.items() if value is not None}
+
+
 def pick_device(name: str) -> Any:
     """The torch device called ``name``. Raises UsageError."""
     import torch

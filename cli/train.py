@@ -14,6 +14,7 @@ from dfkd_meta_cli.options import (
     Device,
     Overwrite,
     Quiet,
+    given,
     pick_device,
 )
 from dfkd_meta_cli.output import TerminalProgress, errors_as_text, print_json, print_table
@@ -46,9 +47,8 @@ def command(
         from dfkd_meta.producer.train import TrainConfig, train_network
         from dfkd_meta.teachers import count_parameters, save_teacher
 
-        override = {} if seed is None else {"seed": seed}
         settings = load_config(
-            TrainConfig, file=config, assignments=assignments or (), override=override
+            TrainConfig, file=config, assignments=assignments or (), override=given(seed=seed)
         )
         require_free(out, overwrite=overwrite, needed=(config, *data_paths(data, eval_data)))
         dataset = open_data(data, split="train")

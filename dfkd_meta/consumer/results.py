@@ -18,7 +18,7 @@ from torch import Tensor
 from dfkd_meta.config import flatten
 from dfkd_meta.consumer.distill import DistillRun
 from dfkd_meta.folders import new_folder
-from dfkd_meta.hub import StudentFacts, student_card
+from dfkd_meta.hub import RUN_FILE, StudentFacts, student_card
 from dfkd_meta.report.grid import grid_png
 from dfkd_meta.sidecar import MANIFEST_FILE, sha256_file
 from dfkd_meta.teachers import count_parameters, denormalize, save_model
@@ -50,7 +50,7 @@ def save_run(run: DistillRun, out: Path | str) -> dict[str, Any]:
             extra={"distilled_from": facts["teacher"]},
         )
         text = json.dumps(facts, indent=2, sort_keys=True) + "\n"
-        (folder / "run.json").write_text(text, encoding="utf-8")
+        (folder / RUN_FILE).write_text(text, encoding="utf-8")
         card = student_card(_card_facts(run, facts, out.name))
         (folder / "README.md").write_text(card, encoding="utf-8")
         if not run.outcome.given:

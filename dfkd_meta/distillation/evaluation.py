@@ -14,7 +14,7 @@ from dfkd_meta.data import Dataset, batches, count_batches
 from dfkd_meta.errors import DataError
 from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.sidecar.manifest import InputSpec
-from dfkd_meta.teachers import Teacher
+from dfkd_meta.teachers import Teacher, device_of
 
 COMPARED = 10_000  # inputs that two networks are compared on where there are more
 
@@ -49,7 +49,7 @@ def class_counts(
 ) -> tuple[Tensor, Tensor]:
     """Correct answers and samples of each class, both int64 `classes`. Raises as ``accuracy``."""
     known = _require_labels(dataset)
-    device = _device(module)
+    device = device_of(module)
     found: list[Tensor] = []
     stream = batches(dataset, inputs, batch_size=batch_size)
     total = count_batches(dataset, batch_size)
@@ -89,7 +89,7 @@ def agreement(
     with _evaluating(one), _evaluating(other):
         for start in range(0, len(images), batch_size):
             part = images[start : start + batch_size]
-            answers = [net(part.to(_device(net))).argmax(1).cpu() for net in (one, other)]
+            answers = [net(part.to(device_of(net))).argmax(1).cpu() for net in (one, other)]
             same += int((answers[0] == answers[1]).sum())
     return same / len(images)
 
@@ -119,7 +119,3 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
             yield
     finally:
         module.train(training)
-
-
-def _device(module: nn.Module) -> torch.device:
-    return next((p.device for p in module.parameters()), torch.device("cpu"))

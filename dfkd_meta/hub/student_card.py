@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dfkd_meta.hub import front_matter
 from dfkd_meta.hub.card import DATA_FREE, TAGS, code, license_keys, table
 
+RUN_FILE = "run.json"  # what distill leaves beside a student, and nothing else does
 INPUTS = (
     " `synthetic.safetensors` holds inputs that it was trained on, raw as `images` are: they serve "
     "to calibrate an int8 version."

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dfkd_meta.errors import DataError, HubError, NetworkError, UsageError
-from dfkd_meta.hub import Hub, update_card
+from dfkd_meta.hub import RUN_FILE, Hub, update_card
 from dfkd_meta.hub.client import Head, RemoteFile
 from dfkd_meta.hub.fetch import CONFIG_FILE, Place, refuse_unsafe, teacher_place
 from dfkd_meta.hub.ids import is_commit, is_repo_id, is_revision
@@ -21,7 +21,6 @@ from dfkd_meta.sidecar import (
 )
 
 CARD_FILE = "README.md"
-RUN_FILE = "run.json"  # what distill leaves beside a student
 
 
 @dataclass(frozen=True)

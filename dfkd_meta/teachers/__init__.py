@@ -15,7 +15,7 @@ from dfkd_meta.teachers.own_code import (
 from dfkd_meta.teachers.preprocess import denormalize, preprocess, valid_bounds
 from dfkd_meta.teachers.store import save_model, save_teacher
 from dfkd_meta.teachers.taps import ActivationTap, observations, reduce_features
-from dfkd_meta.teachers.teacher import Teacher, channels_last, freeze, probe
+from dfkd_meta.teachers.teacher import Teacher, channels_last, device_of, freeze, probe
 from dfkd_meta.teachers.weights import load_weights, read_weights
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "count_parameters",
     "default_taps",
     "denormalize",
+    "device_of",
     "for_all_channels",
     "freeze",
     "is_own_code",

@@ -43,9 +43,8 @@ def open_teacher(
     * ``module:factory``, the caller's own code, with ``inputs`` and usually ``weights``.
 
     ``arguments`` go to the architecture or factory, ``num_classes`` too if it takes it; ``factory``
-    builds folders that say ``local``
-    or come from PyTorchModelHubMixin; ``inputs`` serve folders that do not state theirs. Raises
-    TeacherError, UsageError or MissingExtraError.
+    builds folders that say ``local`` or come from PyTorchModelHubMixin; ``inputs`` serve folders
+    that do not state theirs. Raises TeacherError, UsageError or MissingExtraError.
     """
     name = str(where)
     if os.path.isdir(where):

@@ -44,11 +44,16 @@ class Teacher:
     @property
     def device(self) -> torch.device:
         """Where the weights are (CPU for a module without any)."""
-        return next((p.device for p in self.module.parameters()), torch.device("cpu"))
+        return device_of(self.module)
 
     def to(self, device: torch.device | str) -> Teacher:
         """The same teacher on a device; as in torch the module itself is moved."""
         return dataclasses.replace(self, module=self.module.to(device))
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where the weights are (CPU for a module without any)."""
+    return next((p.device for p in module.parameters()), torch.device("cpu"))
 
 
 def channels_last(module: M) -> M:
@@ -81,7 +86,7 @@ def probe(module: nn.Module, inputs: InputSpec, *, where: str) -> int:
     Raises TeacherError when it fails on the stated shape or does not return finite logits `n c`
     (values that are positive and sum to 1 are probabilities).
     """
-    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    device = device_of(module)
     try:
         with torch.no_grad():
             logits = module(torch.zeros(2, *inputs.shape, device=device))

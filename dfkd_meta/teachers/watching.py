@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from dfkd_meta.sidecar.manifest import InputSpec, Tap
 from dfkd_meta.teachers.taps import version_of
+from dfkd_meta.teachers.teacher import device_of
 
 Side = Literal["input", "output"]
 PAIRS = 2  # sample pairs of the affine test
@@ -97,8 +98,7 @@ def watch_pass(
             watch.add(path, part)
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randn(2, PAIRS, *inputs.shape, generator=generator)
-    device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    images = torch.cat([a, b, 2 * b - a]).to(device)
+    images = torch.cat([a, b, 2 * b - a]).to(device_of(module))
     # A copy: the model may overwrite what it is given.
     watch.note("", "input", 0, module, images.clone(), inputs.axes)
     try:

@@ -152,7 +152,6 @@ def _recognized_data(context: MethodContext) -> float:
 def _refined(context: MethodContext, config: RecordedConfig, draws: Draws | None) -> Recipe:
     """Inputs optimized to match hidden-layer records."""
     aim = _aim(context)
-    by_class = any(record.scope == "per_class" for record in context.sidecar.find("moments"))
     size = context.fitting(config.batch_size, config.batch_numbers)
     sampler = TargetSampler(
         context.teacher.outputs.num_classes, context.device, aim.gaussians, joint=aim.joint
@@ -162,7 +161,7 @@ def _refined(context: MethodContext, config: RecordedConfig, draws: Draws | None
         source=_free_inputs(context, config, _input_draw(context, draws, aim.joint), sampler),
         images=size,
         batch_size=size,
-        terms=_terms(context, config, aim, by_class=by_class),
+        terms=_terms(context, config, aim),
         steps=config.steps,
         rounds=Rounds(
             config.student_steps,
@@ -205,9 +204,7 @@ def _free_inputs(
     )
 
 
-def _terms(
-    context: MethodContext, config: RecordedConfig, aim: Aim, *, by_class: bool
-) -> dict[str, Weighted]:
+def _terms(context: MethodContext, config: RecordedConfig, aim: Aim) -> dict[str, Weighted]:
     labels = config.labels_weight
     if labels is None:
         labels = 0.0 if aim.distances else 1.0
@@ -223,24 +220,25 @@ def _terms(
         "layout": config.layout_weight,
         "overall": config.overall_weight,
     }
-    for name, records in _moments(context, by_class=by_class).items():
+    for name, records in _moments(context).items():
         if records:
             moments = StandardizedMoments(tuple(records), config.class_samples)
             terms[name] = Weighted(moments, weights[name])
     return terms
 
 
-def _moments(context: MethodContext, *, by_class: bool) -> dict[str, list[RecordedMoments]]:
-    """The records to compare a batch with, by term."""
+def _moments(context: MethodContext) -> dict[str, list[RecordedMoments]]:
+    """The records to compare a batch with, by term: class by class, or else over all classes."""
+    sidecar, device = context.sidecar, context.device
     found: dict[str, list[RecordedMoments]] = {"moments": [], "pooled": [], "layout": []}
-    for record in context.sidecar.find("moments", scope="per_class"):
-        read = RecordedMoments.read(context.sidecar, record, context.device)
+    for record in sidecar.find("moments", scope="per_class"):
+        read = RecordedMoments.read(sidecar, record, device)
         found[_compared_as(read)].append(read)
-    if not by_class and any(query.found(context.sidecar) for query in STATISTICS):
+    if not any(found.values()) and any(query.found(sidecar) for query in STATISTICS):
         found["overall"] = list(batch_statistics(context))
     if not found["pooled"]:
-        records = context.sidecar.find("moments", scope="global", reduction="pooled")
-        read_all = (RecordedMoments.read(context.sidecar, r, context.device) for r in records)
+        records = sidecar.find("moments", scope="global", reduction="pooled")
+        read_all = (RecordedMoments.read(sidecar, record, device) for record in records)
         found["pooled"] = [read for read in read_all if _compared_as(read) == "pooled"]
     return found
 
