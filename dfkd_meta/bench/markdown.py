@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from operator import attrgetter
 from statistics import mean
+from typing import Any
 
 from dfkd_meta.bench.grid import Budget
 from dfkd_meta.bench.published import Fact
@@ -75,11 +76,16 @@ def _machines(sections: Sequence[Section]) -> list[str]:
         for record in line.records
     ]  # fmt: skip
     texts = [
-        f"dfkd-meta {one['dfkd_meta']}, torch {one['torch']}, "
-        + (one["gpu"] or f"CPU ({one['threads']} of {one['cores']} cores per run)")
+        f"dfkd-meta {one['dfkd_meta']}, torch {one['torch']}, " + (one["gpu"] or _cores(one))
         for one in found
     ]
     return list(dict.fromkeys(texts))
+
+
+def _cores(machine: dict[str, Any]) -> str:
+    """E.g. AMD EPYC (family 25, model 17), 1 of 2 cores per run."""
+    name = machine.get("processor", "CPU")  # the first journals do not tell
+    return f"{name}, {machine['threads']} of {machine['cores']} cores per run"
 
 
 def _section(section: Section, sources: _Sources) -> str:

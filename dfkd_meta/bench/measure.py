@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import resource
 import sys
@@ -22,6 +21,7 @@ from dfkd_meta.consumer.pipeline import DistillConfig
 from dfkd_meta.consumer.run import run_method
 from dfkd_meta.data import open_data
 from dfkd_meta.distillation.evaluation import accuracy, agreement, require_evaluable, some_of
+from dfkd_meta.machine import machine_facts
 from dfkd_meta.precision import settle
 from dfkd_meta.sidecar import MANIFEST_FILE, Sidecar, read_sidecar, sha256_file
 from dfkd_meta.sidecar.checks.privacy import describes_input, is_detailed
@@ -88,7 +88,7 @@ def run_cell(task: CellTask, device: torch.device) -> dict[str, Any]:
         },
         "notes": outcome.notes,
         "precision": settle(config.precision, device),
-        "machine": _machine(device),
+        "machine": _made_with(device),
     }
 
 
@@ -134,14 +134,9 @@ def _planned(
     return config, spent
 
 
-def _machine(device: torch.device) -> dict[str, Any]:
-    on_gpu = device.type == "cuda"
+def _made_with(device: torch.device) -> dict[str, Any]:
     return {
-        "platform": platform.platform(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": device.type,
-        "gpu": torch.cuda.get_device_name(device) if on_gpu else None,
+        **machine_facts(device),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "dfkd_meta": version("dfkd-meta"),

@@ -19,6 +19,7 @@ from dfkd_meta.config import flatten
 from dfkd_meta.consumer.distill import DistillRun
 from dfkd_meta.folders import new_folder
 from dfkd_meta.hub import RUN_FILE, StudentFacts, student_card
+from dfkd_meta.machine import machine_facts
 from dfkd_meta.report.grid import grid_png
 from dfkd_meta.sidecar import MANIFEST_FILE, sha256_file
 from dfkd_meta.teachers import count_parameters, denormalize, save_model
@@ -65,11 +66,7 @@ def describe(run: DistillRun) -> dict[str, Any]:
         "dfkd_meta": version("dfkd-meta"),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "machine": {
-            "platform": platform.platform(),
-            "device": str(run.device),
-            "threads": torch.get_num_threads(),
-        },
+        "machine": machine_facts(run.device),
         "teacher": {
             "repo_id": run.pulled.repo_id,
             "commit": run.pulled.commit,

@@ -86,6 +86,7 @@ def facts(accuracy: float, **more: Any) -> dict[str, Any]:
         "machine": {
             "device": "cpu",
             "gpu": None,
+            "processor": "Example CPU",
             "cores": 8,
             "threads": 1,
             "torch": "2.13.0",
