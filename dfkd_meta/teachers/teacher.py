@@ -84,7 +84,7 @@ def probe(module: nn.Module, inputs: InputSpec, *, where: str) -> int:
     """Run two all-zero samples through a frozen module and return the number of classes.
 
     Raises TeacherError when it fails on the stated shape or does not return finite logits `n c`
-    (values that are positive and sum to 1 are probabilities).
+    of two classes or more (values that are positive and sum to 1 are probabilities).
     """
     device = device_of(module)
     try:
@@ -101,6 +101,12 @@ def probe(module: nn.Module, inputs: InputSpec, *, where: str) -> int:
             f"the model must return logits n c, got {got} for n = 2",
             where=where,
             hint="a factory may wrap it in a module that picks them out",
+        )
+    if logits.shape[1] < 2:
+        raise TeacherError(
+            f"the model returns logits n c with c = {logits.shape[1]}, and there must be two classes",
+            where=where,
+            hint="of one logit z, for yes or no, a factory may make the two logits 0 and z",
         )
     if not torch.isfinite(logits).all():
         raise TeacherError("the model returns NaN or infinity for an all-zero input", where=where)

@@ -359,6 +359,17 @@ def test_probabilities_are_no_logits(own_module: str, tmp_path: Path) -> None:
     assert "softmax" in (caught.value.hint or "")
 
 
+def test_one_logit_is_no_two_classes(own_module: str, tmp_path: Path) -> None:
+    (tmp_path / "own_yes_no.py").write_text(
+        "import torch\n"
+        "def net():\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 1))\n"
+    )
+    with pytest.raises(TeacherError, match="there must be two classes") as caught:
+        open_teacher("own_yes_no:net", inputs=SPEC)
+    assert "0 and z" in (caught.value.hint or "")
+
+
 def test_a_factory_is_told_the_number_of_classes_if_it_asks(
     own_module: str, tmp_path: Path
 ) -> None:
