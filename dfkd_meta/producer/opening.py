@@ -10,14 +10,15 @@ from pydantic import Field, JsonValue, ValidationError
 from dfkd_meta.errors import UsageError
 from dfkd_meta.producer.config import ExportConfig
 from dfkd_meta.sidecar import InputSpec
-from dfkd_meta.teachers import Teacher, check_name, for_all_channels, open_teacher
+from dfkd_meta.teachers import (
+    REQUIRED_INPUTS,
+    Teacher,
+    check_name,
+    for_all_channels,
+    inputs_needed,
+    open_teacher,
+)
 
-EXAMPLE = {
-    "shape": "[1, 32, 32]",
-    "value_range": "[0, 1]",
-    "mean": "[0.1307]",
-    "std": "[0.3081]",
-}
 AXES = {1: ["f"], 2: ["t", "f"], 3: ["c", "h", "w"], 4: ["c", "d", "h", "w"]}
 
 
@@ -57,14 +58,8 @@ def open_for_export(where: str, weights: Path | None, run: ExportRun) -> Teacher
 
 
 def _input_spec(block: dict[str, Any], where: str) -> InputSpec:
-    missing = [key for key in EXAMPLE if key not in block]
-    if missing:
-        raise UsageError(
-            f"the weights do not say how inputs are prepared: inputs.{missing[0]} is missing",
-            where=where,
-            hint="there is no default normalization; for MNIST in LeNet-5 one types "
-            + " ".join(f"--set 'inputs.{key}={EXAMPLE[key]}'" for key in missing),
-        )
+    if missing := [name for name in REQUIRED_INPUTS if name not in block]:
+        raise inputs_needed(where, f"inputs.{missing[0]} is missing", missing)
     shape = block["shape"]
     axes = AXES.get(len(shape)) if isinstance(shape, list) else None
     try:

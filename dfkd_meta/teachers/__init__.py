@@ -5,7 +5,8 @@ from dfkd_meta.teachers.axes import COLOR_ORDERS, channel_axis, for_all_channels
 from dfkd_meta.teachers.build import build_model, build_own, count_parameters
 from dfkd_meta.teachers.cosines import CosineTransform
 from dfkd_meta.teachers.find_taps import default_taps, last_hidden_tap
-from dfkd_meta.teachers.opening import check_inputs, check_name, open_teacher, teacher_from_sidecar
+from dfkd_meta.teachers.inputs import REQUIRED_INPUTS, check_inputs, inputs_needed
+from dfkd_meta.teachers.opening import check_name, open_teacher, teacher_from_sidecar
 from dfkd_meta.teachers.own_code import (
     call_own_code,
     is_own_code,
@@ -20,6 +21,7 @@ from dfkd_meta.teachers.weights import load_weights, read_weights
 
 __all__ = [
     "COLOR_ORDERS",
+    "REQUIRED_INPUTS",
     "ActivationTap",
     "CosineTransform",
     "Teacher",
@@ -37,6 +39,7 @@ __all__ = [
     "device_of",
     "for_all_channels",
     "freeze",
+    "inputs_needed",
     "is_own_code",
     "last_hidden_tap",
     "load_own_code",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,60 +23,84 @@ RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # the codes of Pillow
 
 @dataclass(frozen=True)
 class Foreign:
-    """What a folder of another library says; ``inputs`` is None when it does not say enough."""
+    """What a folder of another library says.
+
+    ``inputs`` is None when it does not say enough of them; then ``lacking`` tells what.
+    """
 
     source: str
     architecture: str
     arguments: dict[str, JsonValue]
     files: list[Path]
     inputs: InputSpec | None
+    lacking: str = ""
+
+
+class _LackingError(Exception):
+    """Why a folder does not say how inputs are prepared."""
 
 
 def describe_foreign(folder: Path, config: Mapping[str, Any]) -> Foreign | None:
     """Recognize a transformers or timm folder by its ``config.json``; None for anything else."""
     names = config.get("architectures")
-    if isinstance(config.get("model_type"), str) and isinstance(names, list) and names:
-        tensors, index = [folder / WEIGHTS_FILE], folder / f"{WEIGHTS_FILE}.index.json"
-        if index.is_file():  # weights in several files
-            tensors = [index, *sorted(set(folder.glob("*.safetensors")) - {folder / TENSOR_FILE})]
-        files = [folder / CONFIG_FILE, *tensors]
-        return Foreign("transformers", str(names[0]), {}, files, _transformers_inputs(folder))
     settings = config.get("pretrained_cfg")
-    if isinstance(config.get("architecture"), str) and isinstance(settings, dict):
+    if isinstance(config.get("model_type"), str) and isinstance(names, list) and names:
+        files = [folder / CONFIG_FILE, *_transformers_tensors(folder)]
+        found = Foreign("transformers", str(names[0]), {}, files, None)
+        read = partial(_transformers_inputs, folder, config.get("num_channels", 3))
+    elif isinstance(config.get("architecture"), str) and isinstance(settings, dict):
         arguments = dict(config.get("model_args") or {})
         if "num_classes" in config:
             arguments["num_classes"] = config["num_classes"]
-        files = [folder / WEIGHTS_FILE]
-        inputs = _timm_inputs(settings)
-        return Foreign("timm", config["architecture"], arguments, files, inputs)
-    return None
+        found = Foreign("timm", config["architecture"], arguments, [folder / WEIGHTS_FILE], None)
+        read = partial(_timm_inputs, settings)
+    else:
+        return None
+    try:
+        return replace(found, inputs=read())
+    except _LackingError as error:
+        return replace(found, lacking=str(error))
 
 
-def _timm_inputs(settings: Mapping[str, Any]) -> InputSpec | None:
-    return _spec(
-        shape=settings.get("input_size"),
-        mean=settings.get("mean"),
-        std=settings.get("std"),
-        interpolation=settings.get("interpolation"),
-        crop_pct=settings.get("crop_pct"),
-        crop_mode=settings.get("crop_mode"),
-    )
+def _transformers_tensors(folder: Path) -> list[Path]:
+    index = folder / f"{WEIGHTS_FILE}.index.json"
+    if not index.is_file():
+        return [folder / WEIGHTS_FILE]
+    return [index, *sorted(set(folder.glob("*.safetensors")) - {folder / TENSOR_FILE})]
 
 
-def _transformers_inputs(folder: Path) -> InputSpec | None:
+def _timm_inputs(settings: Mapping[str, Any]) -> InputSpec:
+    names = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
+    fields = {name: settings.get(name) for name in names}
+    return _spec("pretrained_cfg in config.json", shape=settings.get("input_size"), **fields)
+
+
+def _transformers_inputs(folder: Path, channels: Any) -> InputSpec:
     try:
         settings = json.loads((folder / PREPROCESSOR_FILE).read_text(encoding="utf-8"))
-        if any(settings.get(step) for step in UNSUPPORTED) or not _to_one(settings):
-            return None
+    except FileNotFoundError:
+        raise _LackingError(f"there is no {PREPROCESSOR_FILE}") from None
+    except (OSError, ValueError) as error:
+        raise _LackingError(f"{PREPROCESSOR_FILE} cannot be read: {error}") from error
+    try:
+        if asked := [step for step in UNSUPPORTED if settings.get(step)]:
+            raise _LackingError(
+                f"{PREPROCESSOR_FILE} asks for {asked[0]}, for which there is no name"
+            )
+        if not _to_one(settings):
+            raise _LackingError(f"{PREPROCESSOR_FILE} does not make bytes values from 0 to 1")
         size, plain = settings["size"], not settings.get("do_normalize", True)
         return _spec(
-            shape=[3, size["height"], size["width"]],
-            mean=[0.0] * 3 if plain else settings["image_mean"],
-            std=[1.0] * 3 if plain else settings["image_std"],
-            interpolation=RESAMPLE[settings["resample"]],
+            PREPROCESSOR_FILE,
+            shape=[channels, size["height"], size["width"]],
+            mean=[0.0] * channels if plain else settings["image_mean"],
+            std=[1.0] * channels if plain else settings["image_std"],
+            interpolation=_interpolation(settings["resample"]),
         )
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    except KeyError as error:
+        raise _LackingError(f"{PREPROCESSOR_FILE} does not say {error}") from error
+    except (TypeError, AttributeError) as error:
+        raise _LackingError(f"{PREPROCESSOR_FILE} is not what it should be: {error}") from error
 
 
 def _to_one(settings: Mapping[str, Any]) -> bool:
@@ -84,12 +109,25 @@ def _to_one(settings: Mapping[str, Any]) -> bool:
     return bool(settings.get("do_rescale", True)) and math.isclose(factor, 1 / 255, rel_tol=1e-4)
 
 
-def _spec(shape: Any, **fields: Any) -> InputSpec | None:
+def _interpolation(code: Any) -> str:
+    if code not in RESAMPLE:
+        raise _LackingError(f"the standard does not know resample {code} of {PREPROCESSOR_FILE}")
+    return RESAMPLE[code]
+
+
+def _spec(place: str, shape: Any, **fields: Any) -> InputSpec:
     known = {name: value for name, value in fields.items() if value is not None}
     try:
-        color = COLOR_ORDERS.get(shape[0])
         return InputSpec(
-            shape=shape, axes=["c", "h", "w"], value_range=[0.0, 1.0], color_order=color, **known
+            shape=shape,
+            axes=["c", "h", "w"],
+            value_range=[0.0, 1.0],
+            color_order=COLOR_ORDERS.get(shape[0]),
+            **known,
         )
-    except (ValidationError, TypeError, IndexError, KeyError):
-        return None
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise _LackingError(f"{place}: {field}: {first['msg']}") from error
+    except (TypeError, IndexError, KeyError) as error:
+        raise _LackingError(f"{place}: no shape of an input: {shape!r}") from error

@@ -11,10 +11,10 @@ from pydantic import JsonValue
 
 from dfkd_meta.errors import TeacherError, UsageError
 from dfkd_meta.sidecar import sha256_file
-from dfkd_meta.sidecar.checks.layout import disagreements
 from dfkd_meta.sidecar.manifest import MANIFEST_FILE, InputSpec, OutputSpec, WeightFile
 from dfkd_meta.teachers.architectures import architectures
 from dfkd_meta.teachers.foreign import describe_foreign
+from dfkd_meta.teachers.inputs import check_inputs, inputs_needed
 from dfkd_meta.teachers.own_code import is_own_code, parameters_of
 from dfkd_meta.teachers.sources import SourceRequest, sources
 from dfkd_meta.teachers.store import CONFIG_FILE, WEIGHTS_FILE, parse_config, read_config
@@ -55,7 +55,7 @@ def open_teacher(
     check_name(name)
     own = is_own_code(name)
     if inputs is None:
-        raise _inputs_needed(name)
+        raise inputs_needed(name, "the weights do not say it")
     given = dict(arguments or {})
     if not own:
         given.setdefault("shape", list(inputs.shape))
@@ -109,7 +109,9 @@ def _open_folder(folder: Path, inputs: InputSpec | None, factory: str | None) ->
         )
     spec = inputs or (foreign.inputs if foreign else None)
     if spec is None:
-        raise _inputs_needed(str(folder))
+        raise inputs_needed(
+            str(folder), foreign.lacking if foreign else "config.json does not say it"
+        )
     if foreign is None:
         return _open("hub_mixin", SourceRequest(str(factory), raw, weights, factory), spec, None)
     request = SourceRequest(foreign.architecture, foreign.arguments, tuple(foreign.files))
@@ -148,27 +150,6 @@ def _open(
     )
 
 
-def check_inputs(inputs: InputSpec, where: str) -> None:
-    """Refuse an input block that contradicts itself, or images that are not `c h w`.
-
-    Views would mistake other axes for places. Raises TeacherError.
-    """
-    if not len(inputs.shape) == len(inputs.axes) == len(set(inputs.axes)):
-        raise TeacherError(
-            f"the inputs have the shape {list(inputs.shape)} and the axes {' '.join(inputs.axes)}",
-            where=where,
-            hint="name every axis of the shape, each once",
-        )
-    for _, field, text in disagreements(inputs):
-        raise TeacherError(f"inputs.{field}: {text}", where=where)
-    if {"c", "h", "w"} <= set(inputs.axes) and inputs.axes[0] != "c":
-        raise TeacherError(
-            f"the teacher takes images as {' '.join(inputs.axes)}, and these tools as c h w",
-            where=where,
-            hint="name a factory (module:function) that puts a permutation before the model",
-        )
-
-
 def _verified(folder: Path, entry: WeightFile) -> Path:
     path = folder / entry.path
     if not path.is_file():
@@ -184,10 +165,3 @@ def _verified(folder: Path, entry: WeightFile) -> Path:
             hint="the weights changed after the export: export again, or get the old weights",
         )
     return path
-
-
-def _inputs_needed(where: str) -> UsageError:
-    return UsageError(
-        f"{where} needs an input specification (shape, axes, value_range, mean, std)",
-        hint="there is no default normalization: state one, or open a folder that does",
-    )

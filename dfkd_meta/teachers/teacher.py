@@ -104,7 +104,7 @@ def probe(module: nn.Module, inputs: InputSpec, *, where: str) -> int:
         )
     if logits.shape[1] < 2:
         raise TeacherError(
-            f"the model returns logits n c with c = {logits.shape[1]}, and there must be two classes",
+            f"the model must return logits n c of two classes or more, got c = {logits.shape[1]}",
             where=where,
             hint="of one logit z, for yes or no, a factory may make the two logits 0 and z",
         )

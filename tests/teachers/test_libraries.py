@@ -23,7 +23,7 @@ from dfkd_meta.teachers import (
     open_teacher,
     teacher_from_sidecar,
 )
-from dfkd_meta.teachers.foreign import describe_foreign
+from dfkd_meta.teachers.foreign import Foreign, describe_foreign
 from tests.teachers.conftest import image_spec
 
 SPEC = image_spec([3, 32, 32], [0.5] * 3, [0.5] * 3, "bilinear")
@@ -81,7 +81,7 @@ def transformers_folder(folder: Path, kind: str) -> nn.Module:
 @pytest.mark.parametrize("kind", ["resnet", "vit"])
 def test_transformers(tmp_path: Path, kind: str) -> None:
     model = transformers_folder(tmp_path, kind)
-    with pytest.raises(UsageError, match="input specification"):
+    with pytest.raises(UsageError, match="there is no preprocessor_config"):
         open_teacher(tmp_path)
     teacher = open_teacher(tmp_path, inputs=SPEC)
     images = torch.rand(2, 3, 32, 32)
@@ -145,26 +145,59 @@ def test_transformers_preprocessing_is_read_where_it_is_plain(tmp_path: Path) ->
     assert open_teacher(tmp_path).inputs == SPEC
 
 
+PLAIN = {
+    "size": {"height": 32, "width": 32},
+    "resample": 2,
+    "image_mean": [0.5] * 3,
+    "image_std": [0.5] * 3,
+}
+
+
+def described(folder: Path, block: dict[str, Any], **config: Any) -> Foreign:
+    (folder / "preprocessor_config.json").write_text(json.dumps(block))
+    found = describe_foreign(folder, {"model_type": "vit", "architectures": ["ViT"], **config})
+    assert found is not None
+    return found
+
+
 @pytest.mark.parametrize(
     ("change", "mean"),
+    [({"do_normalize": False}, 0.0), ({"rescale_factor": 1 / 255, "do_rescale": True}, 0.5)],
+)
+def test_preprocessing_that_an_input_block_can_say(
+    change: dict[str, Any], mean: float, tmp_path: Path
+) -> None:
+    found = described(tmp_path, {**PLAIN, **change})
+    assert found.inputs is not None
+    assert found.inputs.mean == [mean] * 3
+
+
+@pytest.mark.parametrize(
+    ("change", "lacking"),
     [
-        ({"do_normalize": False}, [0.0] * 3),
-        ({"rescale_factor": 1 / 255, "do_rescale": True}, [0.5] * 3),
-        ({"rescale_factor": 1 / 127.5}, None),
-        ({"do_rescale": False}, None),
-        ({"do_center_crop": True}, None),
-        ({"do_flip_channel_order": True}, None),
+        ({"rescale_factor": 1 / 127.5}, "values from 0 to 1"),
+        ({"do_rescale": False}, "values from 0 to 1"),
+        ({"do_center_crop": True}, "asks for do_center_crop"),
+        ({"do_flip_channel_order": True}, "asks for do_flip_channel_order"),
+        ({"resample": 5}, "does not know resample 5"),
+        ({"size": {"shortest_edge": 32}}, "does not say 'height'"),
+        ({"image_std": [0.0] * 3}, "std"),
+        ({"size": 32}, "is not what it should be"),
     ],
 )
 def test_preprocessing_that_an_input_block_cannot_say_is_not_guessed(
-    change: dict[str, object], mean: list[float] | None, tmp_path: Path
+    change: dict[str, Any], lacking: str, tmp_path: Path
 ) -> None:
-    block = {"size": {"height": 32, "width": 32}, "resample": 2}
-    block |= {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, **change}
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(block))
-    found = describe_foreign(tmp_path, {"model_type": "vit", "architectures": ["ViT"]})
-    assert found is not None
-    assert (found.inputs and found.inputs.mean) == mean
+    found = described(tmp_path, {**PLAIN, **change})
+    assert found.inputs is None
+    assert lacking in found.lacking
+
+
+def test_a_transformers_teacher_of_gray_images(tmp_path: Path) -> None:
+    gray = {**PLAIN, "image_mean": [0.5], "image_std": [0.5]}
+    found = described(tmp_path, gray, num_channels=1)
+    assert found.inputs is not None
+    assert (found.inputs.color_order, found.inputs.shape) == ("gray", [1, 32, 32])
 
 
 def test_a_timm_teacher_of_gray_images() -> None:
