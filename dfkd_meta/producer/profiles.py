@@ -181,13 +181,14 @@ class _Planner:
     def _joint(self, *first: Tap) -> Iterator[RecordRequest]:
         """What the teacher makes of an input, as one: a deep map and the last hidden layer.
 
-        The map is the first of those with the fewest positions: what is where, in large. ``first``
-        comes before it, if there is room.
+        The map is the first of those with the fewest positions among the deeper half: what is
+        where, in large. ``first`` comes before it, if there is room.
         """
         maps = [place for place in self._hidden() if _positions(place) > 1]
         if not maps or not self.last_hidden or self.last_hidden.linear_in_input:
             return
-        config, hidden = self.config, [min(maps, key=_positions), self.last_hidden]
+        config = self.config
+        hidden = [min(maps[len(maps) // 2 :], key=_positions), self.last_hidden]
         wanted = [(config.joint_rank, [*first, *hidden])] if first else []
         for rank, taps in [*wanted, (config.mode_rank, hidden)]:
             room = config.joint_cap // (self.groups * feature_count(taps, "unit"))

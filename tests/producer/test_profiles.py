@@ -147,6 +147,26 @@ def test_a_joint_mixture_takes_the_first_of_the_smallest_maps() -> None:
     assert joint(Deep(), joint_cap=without - 1) == []
 
 
+class Level(nn.Module):
+    """Maps of one size all along, as of a transformer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        sizes = [1, 2, 2, 2, 2]
+        self.maps = nn.ModuleList(nn.Conv2d(a, 2, 3, padding=1) for a in sizes)
+        self.head = nn.Linear(72, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.maps:
+            x = layer(x).relu()
+        return self.head(x.flatten(1))
+
+
+def test_where_all_maps_are_alike_a_joint_mixture_takes_a_deep_one() -> None:
+    found = [r.taps for r in mixtures(teacher(Level())) if len(r.taps) > 1]
+    assert found == [("input", "maps.3:output", "head:input")]  # of maps.1 to maps.4
+
+
 def test_the_input_takes_a_joint_mixture_of_more_rank() -> None:
     def rank(profile: str, **own: Any) -> int:
         (found,) = (r for r in mixtures(teacher(Deep()), profile, **own) if len(r.taps) > 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,7 +81,24 @@ def test_standardized_moments_equal_plain_numpy(reduction: str, classes: tuple[i
         spread = np.sqrt(x.var(0) + extra) / sigma - 1
         expected.append((((x.mean(0) - mean) / sigma) ** 2 + spread**2).mean())
     found = StandardizedMoments((record,), floor=floor)(state({CONV.id: activation}))
-    assert float(found) == pytest.approx(float(np.mean(expected)), rel=1e-4)
+    assert float(found) == pytest.approx(float(np.sqrt(np.mean(expected))), rel=1e-4)
+
+
+def test_each_record_counts_by_its_own_root_and_a_match_has_no_gradient() -> None:
+    activation = torch.randn(6, 5, generator=torch.Generator().manual_seed(3))
+    record = recorded(FLAT, "unit", 5, ())
+    other = recorded(CONV, "channel", 3, ())
+    maps = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(4))
+    both = state({FLAT.id: activation, CONV.id: maps})
+    alone = [float(StandardizedMoments((one,))(both)) for one in (record, other)]
+    together = float(StandardizedMoments((record, other))(both))
+    assert together == pytest.approx(sum(alone) / 2, rel=1e-5)
+    x = activation.requires_grad_()
+    met = ClassGaussians(x.detach().mean(0)[None], residual=x.detach().var(0, correction=0)[None])
+    exact = replace(record, statistics=met)
+    value = StandardizedMoments((exact,), floor=0.0)(state({FLAT.id: x}))
+    (gradient,) = torch.autograd.grad(value, x)
+    assert torch.isfinite(gradient).all()
 
 
 def test_classes_of_few_rows_are_pooled_in_units_of_their_own_spread() -> None:
@@ -89,7 +107,7 @@ def test_classes_of_few_rows_are_pooled_in_units_of_their_own_spread() -> None:
     own = torch.tensor([(0, 1, 2).index(label) for label in LABELS.tolist()])
     mean, variance = (x[own].double() for x in (record.statistics.mean, record.variance))
     z = (activation.double() - mean) / variance.sqrt()
-    expected = (z.mean(0) ** 2 + (z.var(0, correction=0).sqrt() - 1) ** 2).mean()
+    expected = (z.mean(0) ** 2 + (z.var(0, correction=0).sqrt() - 1) ** 2).mean().sqrt()
     found = StandardizedMoments((record,), least=6, floor=0.0)(state({FLAT.id: activation}))
     assert float(found) == pytest.approx(float(expected), rel=1e-4)
 

@@ -72,10 +72,10 @@ class RecordedConfig(Config):
     contrast: float = Field(0.5, ge=0)
     start_std: float = Field(1.0, gt=0)
     features_weight: float = Field(0.3, ge=0)
-    moments_weight: float = Field(10.0, ge=0)
-    pooled_weight: float = Field(10.0, ge=0)
+    moments_weight: float = Field(1.0, ge=0)
+    pooled_weight: float = Field(1.0, ge=0)
     layout_weight: float = Field(1.0, ge=0)
-    overall_weight: float = Field(10.0, ge=0)
+    overall_weight: float = Field(1.0, ge=0)
     adversarial_weight: float = Field(0.0, ge=0)
     labels_weight: float | None = Field(None, ge=0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -96,10 +97,11 @@ class _PositionMoments(torch.autograd.Function):
 class StandardizedMoments(Term):
     """Distance of batch moments from recorded ones, in units of the recorded spread.
 
-    Mean over records, groups and features of ``((m - mu) / sigma)^2 + (s / sigma - 1)^2``, with
-    ``sigma^2 = variance + floor * (mean variance of the group)``: free of the scale of a layer, so
-    that one weight serves every tap of every teacher. The same shape as DeepInversion's BatchNorm
-    term (Yin et al. 2020, eq. 4), taken class by class where the records are.
+    Mean over records of ``sqrt(mean ((m - mu) / sigma)^2 + (s / sigma - 1)^2)``, the inner mean
+    over groups and features, with ``sigma^2 = variance + floor * (mean variance of the group)``:
+    free of the scale of a layer, and by the root its pull is as strong near as far, so that one
+    weight serves every tap of every teacher. The same shape as DeepInversion's BatchNorm term (Yin
+    et al. 2020, eq. 4), taken class by class where the records are.
 
     Classes with fewer than ``least`` rows are pooled with their neighbors until there are as many:
     each row is still compared with its own class, in units of its spread, and what is matched is
@@ -129,7 +131,7 @@ class StandardizedMoments(Term):
         mean = share @ shift
         between = (share @ shift.square() - mean.square()).clamp_min(0)
         spread = (share @ square + between).sqrt() - 1
-        return (mean.square() + spread.square()).mean()
+        return torch.stack([mean, spread]).norm() / math.sqrt(mean.numel())
 
 
 @dataclass(frozen=True)
