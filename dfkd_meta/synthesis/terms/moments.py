@@ -131,7 +131,8 @@ class StandardizedMoments(Term):
         mean = share @ shift
         between = (share @ shift.square() - mean.square()).clamp_min(0)
         spread = (share @ square + between).sqrt() - 1
-        return torch.stack([mean, spread]).norm() / math.sqrt(mean.numel())
+        distance: Tensor = torch.stack([mean, spread]).norm() / math.sqrt(mean.numel())
+        return distance
 
 
 @dataclass(frozen=True)
