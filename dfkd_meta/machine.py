@@ -1,9 +1,10 @@
-"""What a run was made on: times, and the last digits of results, are a machine's own."""
+"""What a run was made with: times, and the last digits of results, are a machine's own."""
 
 from __future__ import annotations
 
 import os
 import platform
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,23 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
         "device": device.type,
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
     }
+
+
+def versions() -> dict[str, str]:
+    """Of the software that numbers depend on."""
+    return {
+        "dfkd_meta": installed("dfkd-meta") or "unknown",
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }
+
+
+def installed(package: str) -> str | None:
+    """The version of a package; None if it is used without having been installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def processor() -> str:

@@ -37,3 +37,10 @@ def test_facts_name_the_hardware_and_nobody() -> None:
     assert facts["gpu"] is None
     assert facts["threads"] == torch.get_num_threads()
     assert set(facts) == {"platform", "processor", "cores", "threads", "device", "gpu"}
+
+
+def test_software_that_was_never_installed_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert machine.versions()["dfkd_meta"] == machine.installed("dfkd-meta")
+    assert machine.installed("no-such-package") is None
+    monkeypatch.setattr(machine, "installed", lambda package: None)
+    assert machine.versions()["dfkd_meta"] == "unknown"

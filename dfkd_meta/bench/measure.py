@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import platform
 import resource
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from dfkd_meta.consumer.pipeline import DistillConfig
 from dfkd_meta.consumer.run import run_method
 from dfkd_meta.data import open_data
 from dfkd_meta.distillation.evaluation import accuracy, agreement, require_evaluable, some_of
-from dfkd_meta.machine import machine_facts
+from dfkd_meta.machine import machine_facts, versions
 from dfkd_meta.precision import settle
 from dfkd_meta.sidecar import MANIFEST_FILE, Sidecar, read_sidecar, sha256_file
 from dfkd_meta.sidecar.checks.privacy import describes_input, is_detailed
@@ -88,7 +86,7 @@ def run_cell(task: CellTask, device: torch.device) -> dict[str, Any]:
         },
         "notes": outcome.notes,
         "precision": settle(config.precision, device),
-        "machine": _made_with(device),
+        "machine": {**machine_facts(device), **versions()},
     }
 
 
@@ -132,12 +130,3 @@ def _planned(
     spent = time.process_time() - started
     write_whole(plan, json.dumps({"config": config.model_dump(mode="json"), "cpu_seconds": spent}))
     return config, spent
-
-
-def _made_with(device: torch.device) -> dict[str, Any]:
-    return {
-        **machine_facts(device),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "dfkd_meta": version("dfkd-meta"),
-    }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 
 from torch import nn
@@ -15,6 +14,7 @@ from dfkd_meta.checkpoint import State, load_plain, load_state, save_state
 from dfkd_meta.config import flatten
 from dfkd_meta.consumer.pipeline import DistillConfig
 from dfkd_meta.errors import UsageError
+from dfkd_meta.machine import versions
 from dfkd_meta.sidecar import MANIFEST_FILE, Sidecar, sha256_file
 
 WHAT = {
@@ -47,7 +47,7 @@ class Checkpoint:
             "sidecar": sha256_file(sidecar.folder / MANIFEST_FILE),
             "student": {name: list(t.shape) for name, t in student.state_dict().items()},
             "given": None if given is None else _digest(given),
-            "version": version("dfkd-meta"),
+            "version": versions()["dfkd_meta"],
         }
         self.saved_at = time.monotonic()
 

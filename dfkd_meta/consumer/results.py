@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import platform
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from dfkd_meta.config import flatten
 from dfkd_meta.consumer.distill import DistillRun
 from dfkd_meta.folders import new_folder
 from dfkd_meta.hub import RUN_FILE, StudentFacts, student_card
-from dfkd_meta.machine import machine_facts
+from dfkd_meta.machine import machine_facts, versions
 from dfkd_meta.report.grid import grid_png
 from dfkd_meta.sidecar import MANIFEST_FILE, sha256_file
 from dfkd_meta.teachers import count_parameters, denormalize, save_model
@@ -63,9 +61,7 @@ def describe(run: DistillRun) -> dict[str, Any]:
     """The run as plain data: the content of ``run.json``."""
     manifest = run.sidecar.manifest
     return {
-        "dfkd_meta": version("dfkd-meta"),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
+        **versions(),
         "machine": machine_facts(run.device),
         "teacher": {
             "repo_id": run.pulled.repo_id,

@@ -6,15 +6,14 @@ import hashlib
 import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
 
 from dfkd_meta.data import Dataset
+from dfkd_meta.machine import installed, versions
 from dfkd_meta.producer.config import ExportConfig
 from dfkd_meta.sidecar import (
     KINDS,
@@ -61,7 +60,7 @@ def teacher_reference(teacher: Teacher, folder: Path, config: ExportConfig) -> T
         files=files,
         parameters=count_parameters(teacher.module),
         license=config.teacher_license,
-        library_version=_installed(teacher.source) if foreign else None,
+        library_version=installed(teacher.source) if foreign else None,
     )
 
 
@@ -121,13 +120,13 @@ def provenance(
 ) -> Provenance:
     """Where the numbers are from; class sizes only if none is below the minimum for groups."""
     preprocessing = dump_json(teacher.inputs.model_dump(mode="json", exclude_none=True))
-    counts = found.class_counts
+    software, counts = versions(), found.class_counts
     if counts is not None and min(counts) < config.min_count:
         counts = None
     return Provenance(
         tool="dfkd-meta",
-        tool_version=_installed("dfkd-meta") or "unknown",
-        torch_version=str(torch.__version__),
+        tool_version=software["dfkd_meta"],
+        torch_version=software["torch"],
         created=config.created or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         seed=config.seed,
         samples=found.samples,
@@ -161,10 +160,3 @@ def _name(text: str) -> str:
     """A folder's name as the standard allows names: 1 to 200 printable ASCII characters."""
     plain = "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
     return plain[:200] or "unnamed"
-
-
-def _installed(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -182,7 +182,7 @@ def test_a_run_goes_on_with_the_same_data_and_student_only(
     np.savez(data, images=255 - images)
     with pytest.raises(UsageError, match=r"had other data \("):
         again()
-    monkeypatch.setattr(interruption, "version", lambda name: "0.0.1")
+    monkeypatch.setattr(interruption, "versions", lambda: {"dfkd_meta": "0.0.1"})
     with pytest.raises(UsageError, match="another version of dfkd-meta and other data"):
         again()
 
