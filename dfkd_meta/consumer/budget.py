@@ -87,7 +87,9 @@ def plan_budget(
         return plan_budget(teacher, sidecar, smaller, device, seconds, share=share, clock=clock)
     turn = config.turn
     if turn is None and recipe.rounds is not None and recipe.rounds.share is not None:
-        turn = max(1, round(costs.batch / costs.step * (1 / recipe.rounds.share - 1)))
+        turn = filling_turn(
+            costs, seconds - recipe.rounds.warm_up * costs.batch, recipe.rounds.share
+        )
         recipe = replace(recipe, rounds=replace(recipe.rounds, student_steps=turn))
     _require_a_start(config.method, recipe, costs, seconds)
     most = min(MOST_IMAGES, most_kept(teacher))
@@ -95,6 +97,15 @@ def plan_budget(
     training = config.training.model_copy(update={"steps": steps})
     counts = {"images": images or config.images, "turn": turn, "training": training}
     return config.model_copy(update=counts)
+
+
+def filling_turn(costs: Costs, seconds: float, share: float) -> int:
+    """Student steps after each batch, so that whole turns fill the time.
+
+    Of all turns ``share`` is for batches, but for what rounding to a whole number of them takes.
+    """
+    turns = max(1, round(share * seconds / costs.batch))
+    return max(1, int((seconds / turns - costs.batch) / costs.step))
 
 
 def fitting_counts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -144,7 +145,7 @@ class Synthesizer:
             images = self._made()
             loss = self._loss(self._look(images, targets, active, tap), active)
             value = float(loss.detach())
-            if not torch.isfinite(loss):
+            if not math.isfinite(value):
                 raise MethodError(
                     f"the synthesis loss became {value} at step {step} of batch {self.made}",
                     hint="lower the learning rate: --set options.learning_rate=...",

@@ -16,6 +16,7 @@ from dfkd_meta.consumer import budget, pipeline
 from dfkd_meta.consumer.budget import (
     MOST_IMAGES,
     Costs,
+    filling_turn,
     fitting_counts,
     plan_budget,
     seconds_of,
@@ -192,6 +193,18 @@ def test_only_the_counts_change(teacher: tuple[Teacher, Sidecar]) -> None:
         planned = plan_budget(*teacher, settings(), CPU, 3.0, clock=clock)
     training = planned.training.model_copy(update={"steps": 9})
     assert planned.model_copy(update={"images": None, "training": training}) == settings()
+
+
+@given(costs, st.floats(0.05, 0.5), st.floats(1, 100))
+def test_whole_turns_fill_the_time(cost: Costs, share: float, batches: float) -> None:
+    """A batch takes as long as a hundred student steps or more, as it does."""
+    cost = Costs(cost.batch, min(cost.step, cost.batch / 100))
+    time = batches * cost.batch / share
+    turn = filling_turn(cost, time, share)
+    made = recipe(rounds=Rounds(turn))
+    steps = fitting_counts(made, cost, time, share)[1]
+    assert steps == pytest.approx(turn * round(batches), abs=1)
+    assert time - predicted_seconds(made, cost, None, steps) <= (batches + 1) * cost.step
 
 
 def test_planning_disturbs_no_random_stream(teacher: tuple[Teacher, Sidecar]) -> None:
