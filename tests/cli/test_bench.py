@@ -163,9 +163,11 @@ def test_wrong_arguments_never_give_a_traceback(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", ["quick", "mnist", "cifar10"])
-def test_the_grids_of_the_examples_are_right(name: str) -> None:
-    grid = read_grid(ROOT / "examples" / "bench" / f"{name}.toml")
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "examples" / "bench").glob("*.toml")), ids=lambda path: path.stem
+)
+def test_the_grids_of_the_examples_are_right(path: Path) -> None:
+    grid = read_grid(path)
     runs = runs_of(grid)
     assert len({run.cell for run in runs}) == len(runs)
     assert {run.control for run in runs} == {True, False}
@@ -208,3 +210,17 @@ def test_cifar_in_its_official_binary_form_becomes_one_file(tmp_path: Path) -> N
     assert data.labels.tolist() == records[:5, :, 0].flatten().tolist()
     pixels = torch.from_numpy(records[4, 3, 1:].reshape(3, 32, 32).astype(np.float32)) / 255
     assert torch.equal(data.read([19])[0], pixels)
+
+
+def test_pairs_of_images_become_classes_of_their_own(tmp_path: Path) -> None:
+    script = ROOT / "examples" / "bench" / "pairs_npz.py"
+    out = tmp_path / "pairs.npz"
+    blobs = str(write_blobs(tmp_path))
+    subprocess.run([sys.executable, str(script), blobs, str(out)], check=True)
+    with np.load(out) as arrays:
+        assert arrays["train_images"].shape == (40_000, 1, 16, 16)
+        labels = arrays["test_labels"]
+        brightest = arrays["test_images"][:, 0].reshape(5_000, 16, 2, 8).max((1, 3))
+    assert np.bincount(labels).min() > 400
+    assert labels.max() == 8
+    assert brightest.min() > 128  # a square on either side
