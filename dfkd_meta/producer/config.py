@@ -26,7 +26,8 @@ class ExportConfig(Config):
     ``cholesky_cap`` a hidden covariance is of rank ``hidden_rank``, above ``hidden_covariance_cap``
     there is none, above ``input_cap`` the input has none. ``value_cap`` bounds the numbers in one
     tensor: a larger Cholesky factor becomes a factor of rank ``input_rank`` or of as high a rank as
-    fits, or is left out of the soft targets; unit-wise moments that do not fit are left out.
+    fits; unit-wise moments that do not fit are left out. Soft targets have covariances where these
+    are no more than ``logits_cap`` numbers: of up to 101 classes, by class.
 
     A spectrum keeps ``kept_fraction`` of its coefficients, but no more than leave ``spectrum_cap``
     numbers in all bases together (none, if that is too few for one); a graph of more than
@@ -55,6 +56,7 @@ class ExportConfig(Config):
     hidden_covariance_cap: int = 2_048
     cholesky_cap: int = 256
     value_cap: int = 2**24
+    logits_cap: int = 2**20
     kept_fraction: float = Field(DEFAULT_KEPT, gt=0, le=1)
     spectrum_unit_cap: int = 4_096
     spectrum_cap: int = 2**19

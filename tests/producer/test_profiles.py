@@ -351,6 +351,10 @@ def test_many_classes_get_what_fits() -> None:
     assert "class_similarity" not in few
     assert "soft_targets/output/unit/global" in few
     assert "soft_targets/output/unit/per_class" in ids(t, "minimal", value_cap=9)
+    for cap, held in ((26, {"temperature": 8.0, "covariance": False}), (27, {"temperature": 8.0})):
+        config = ExportConfig(profile="minimal", logits_cap=cap)
+        params = {r.id: r.params for r in plan(config, t, default_taps(t), labeled=True)}
+        assert params["soft_targets/output/unit/per_class"] == held
 
 
 def test_records_of_ones_own() -> None:
