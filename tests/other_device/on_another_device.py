@@ -27,7 +27,7 @@ from dfkd_meta.progress import Silent
 from dfkd_meta.sidecar import read_sidecar
 from dfkd_meta.synthesis.recipe import methods
 from dfkd_meta.teachers import teacher_from_sidecar
-from tests.support.other_device import other_device
+from tests.other_device.device import other_device
 from tests.support.published import blobs
 from tests.support.small_recipes import options_for, shrunk, write_blobs
 

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 from torch.utils import backend_registration
@@ -33,9 +32,7 @@ INDEXED = {
 
 @contextmanager
 def other_device() -> Iterator[torch.device]:
-    """The device, while it can be used; tests that need it are skipped where torch has no such."""
-    if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
-        pytest.skip("this version of torch takes no devices written in Python")
+    """The device, while it can be used: in a process in which no backward pass was before it."""
     _register()
     with _Everywhere():
         yield torch.device(NAME, 0)
@@ -62,6 +59,12 @@ class OnOther(Tensor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _compute(func, args, kwargs or {})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        copy = self.detach().clone()
+        if isinstance(self, torch.nn.Parameter):
+            return torch.nn.Parameter(copy, self.requires_grad)
+        return copy.requires_grad_(self.requires_grad)
 
     def tolist(self) -> Any:
         return self.held.tolist()
