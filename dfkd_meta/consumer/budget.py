@@ -87,9 +87,8 @@ def plan_budget(
         return plan_budget(teacher, sidecar, smaller, device, seconds, share=share, clock=clock)
     turn = config.turn
     if turn is None and recipe.rounds is not None and recipe.rounds.share is not None:
-        turn = filling_turn(
-            costs, seconds - recipe.rounds.warm_up * costs.batch, recipe.rounds.share
-        )
+        left = seconds - recipe.rounds.warm_up * costs.batch
+        turn = filling_turn(costs, left, recipe.rounds.share)
         recipe = replace(recipe, rounds=replace(recipe.rounds, student_steps=turn))
     _require_a_start(config.method, recipe, costs, seconds)
     most = min(MOST_IMAGES, most_kept(teacher))

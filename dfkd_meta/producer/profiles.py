@@ -106,9 +106,8 @@ class _Planner:
         classes, cap = self.teacher.outputs.num_classes, self.config.value_cap
         params: dict[str, Any] = {"temperature": self.config.temperature}
         scope = self.per_class if self.groups * classes <= cap else "global"
-        if (1 if scope == "global" else self.groups) * classes**2 > min(
-            cap, self.config.logits_cap
-        ):
+        groups = 1 if scope == "global" else self.groups
+        if groups * classes**2 > min(cap, self.config.logits_cap):
             params["covariance"] = False
         yield RecordRequest("soft_targets", (self.output.id,), "unit", scope, params)
         head = self.last_hidden.module if self.last_hidden else ""

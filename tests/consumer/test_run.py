@@ -23,7 +23,7 @@ from dfkd_meta.progress import Silent
 from dfkd_meta.sidecar import Sidecar, read_sidecar
 from dfkd_meta.synthesis.recipe import methods
 from dfkd_meta.teachers import Teacher, teacher_from_sidecar
-from tests.support.small_recipes import options_for, shrunk, write_blobs
+from tests.support.small_recipes import ended, options_for, shrunk, teacher_for, write_blobs
 
 Published = Callable[[str, str], Path]
 CPU = torch.device("cpu")
@@ -37,17 +37,10 @@ def opened(folder: Path) -> tuple[Teacher, Sidecar]:
 
 def started(name: str, published: Published, data: Path) -> Distillation:
     """A small run of a method on a teacher with dropout, or with BatchNorm if it can do with it."""
-    architecture = "hinton800" if "dropout" in str(methods.get(name).needs) else "digits_cnn"
-    teacher, sidecar = opened(published(architecture, "full"))
+    teacher, sidecar = opened(published(teacher_for(name), "full"))
     settings = {"method": name, "options": options_for(name, data), "training": TRAINING}
     config = make_config(DistillConfig, settings)
     return Distillation(teacher, shrunk(make_recipe(teacher, sidecar, config, CPU)), config, CPU)
-
-
-def ended(run: Distillation) -> Outcome:
-    for _ in run.advance(Silent()):
-        pass
-    return run.outcome()
 
 
 def test_inputs_that_would_not_fit_make_a_smaller_pool(

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from dfkd_meta.checkpoint import load_state, save_state
 from dfkd_meta.config import make_config
 from dfkd_meta.consumer.pipeline import DistillConfig, make_recipe
-from dfkd_meta.consumer.run import Distillation, Outcome
+from dfkd_meta.consumer.run import Distillation
 from dfkd_meta.distillation.config import TrainingConfig
 from dfkd_meta.distillation.evaluation import accuracy
 from dfkd_meta.distillation.losses import losses
@@ -29,7 +29,7 @@ from dfkd_meta.synthesis.recipe import methods
 from dfkd_meta.teachers import teacher_from_sidecar
 from tests.other_device.device import other_device
 from tests.support.published import blobs
-from tests.support.small_recipes import options_for, shrunk, write_blobs
+from tests.support.small_recipes import ended, options_for, shrunk, teacher_for, write_blobs
 
 Published = Callable[[str, str], Path]
 CPU = torch.device("cpu")
@@ -68,12 +68,6 @@ def prepared(folder: Path, config: DistillConfig, device: torch.device) -> Disti
     )
 
 
-def ended(run: Distillation) -> Outcome:
-    for _ in run.advance(Silent()):
-        pass
-    return run.outcome()
-
-
 def assert_same(one: nn.Module, two: nn.Module) -> None:
     """On whatever device each of them is."""
     ours, theirs = one.state_dict(), two.state_dict()
@@ -91,8 +85,7 @@ def small(method: str, **more: Any) -> DistillConfig:
 def test_every_method_and_going_on_with_it(
     name: str, published: Published, tmp_path: Path, other: torch.device
 ) -> None:
-    architecture = "hinton800" if "dropout" in str(methods.get(name).needs) else "digits_cnn"
-    folder = published(architecture, "full")
+    folder = published(teacher_for(name), "full")
     config = small(name, options=options_for(name, write_blobs(tmp_path)))
     expected = ended(prepared(folder, config, CPU))
     first = prepared(folder, config, other)
@@ -140,6 +133,6 @@ def test_training_and_evaluation(other: torch.device) -> None:
         found = train_network(architecture, blobs("train"), config, device=other)
         expected = train_network(architecture, blobs("train"), config)
         assert_same(found.module, expected.module)
-        assert accuracy(found.module, blobs("test"), found.inputs) == pytest.approx(
+        assert accuracy(found.module.to(other), blobs("test"), found.inputs) == pytest.approx(
             accuracy(expected.module, blobs("test"), expected.inputs), abs=0.02
         )

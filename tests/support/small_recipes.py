@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from dfkd_meta.consumer.run import Distillation, Outcome
+from dfkd_meta.progress import Silent
 from dfkd_meta.synthesis.recipe import Recipe, methods
 from tests.support.published import blobs
 
@@ -29,6 +31,18 @@ def write_blobs(folder: Path) -> Path:
 def options_for(name: str, data: Path) -> dict[str, Any]:
     """The options without which a method cannot run."""
     return {"data": str(data)} if "data" in methods.get(name).config.model_fields else {}
+
+
+def teacher_for(name: str) -> str:
+    """An architecture that a method can do with: one with BatchNorm, unless it needs dropout."""
+    return "hinton800" if "dropout" in str(methods.get(name).needs) else "digits_cnn"
+
+
+def ended(run: Distillation) -> Outcome:
+    """What comes out of a run once all of it is done."""
+    for _ in run.advance(Silent()):
+        pass
+    return run.outcome()
 
 
 def shrunk(recipe: Recipe) -> Recipe:
