@@ -70,7 +70,7 @@ def command(
 
 
 def _report(bench: Bench, *, as_json: bool) -> None:
-    from dfkd_meta.bench.journal import write_whole
+    from dfkd_meta.bench.journal import write_text
     from dfkd_meta.bench.markdown import as_markdown
     from dfkd_meta.bench.run import results
     from dfkd_meta.bench.table import as_csv, curves_as_csv, sections_of
@@ -78,10 +78,10 @@ def _report(bench: Bench, *, as_json: bool) -> None:
     found = results(bench)
     sections = sections_of(bench.grid, found)
     text = as_markdown(bench.grid.title, sections)
-    write_whole(bench.out / "table.md", text)
-    write_whole(bench.out / "table.csv", as_csv(sections))
+    write_text(bench.out / "table.md", text)
+    write_text(bench.out / "table.csv", as_csv(sections))
     if curves := curves_as_csv(sections):
-        write_whole(bench.out / "curves.csv", curves)
+        write_text(bench.out / "curves.csv", curves)
     bench.progress.step(f"wrote {bench.out / 'table.md'} and table.csv")
     if as_json:
         print_json([record for _, record in found if record is not None])

@@ -45,10 +45,10 @@ def command(
             own = (options.get("data") for options in settings.students.values())
             needed = (config, *data_paths(settings.data, *own))
             require_free(out, overwrite=overwrite, needed=needed)
-            result = run_demo(out, settings, progress)
+            result = run_demo(out, settings, overwrite=overwrite, progress=progress)
         else:
             with tempfile.TemporaryDirectory() as scratch:
-                result = run_demo(Path(scratch) / "teacher", settings, progress)
+                result = run_demo(Path(scratch) / "teacher", settings, progress=progress)
         facts = _facts(result)
         if as_json:
             print_json(facts)

@@ -106,7 +106,7 @@ def command(
             progress.step(f"stopped; {told}")
             raise
         progress.step(f"saving to {out}")
-        facts = save_run(run, out)
+        facts = save_run(run, out, overwrite=overwrite)
         unfinished(out).unlink(missing_ok=True)
         if as_json:
             print_json(facts)
@@ -116,7 +116,7 @@ def command(
 
 def unfinished(out: Path) -> Path:
     """Where an interrupted run waits: a file beside the folder that it would have become."""
-    return out.with_name(out.name + ".unfinished")
+    return out.parent / f"{out.name}.unfinished"  # with_name refuses "."
 
 
 def _check_unfinished(out: Path, *, resume: bool, overwrite: bool) -> None:

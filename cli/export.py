@@ -68,7 +68,7 @@ def command(
             override=given(profile=profile, factory=factory),
         )
         opened = open_for_export(teacher, weights, settings).to(pick_device(device))
-        if real_path(out) not in {path.resolve().parent for path in opened.files}:
+        if opened.home != real_path(out):
             needed = (teacher, weights, config, *data_paths(data, eval_data))
             require_free(out, overwrite=overwrite, needed=needed)
         dataset = open_data(data, split="train")
@@ -80,6 +80,7 @@ def command(
             settings,
             out,
             evaluation=evaluation,
+            overwrite=overwrite,
             progress=TerminalProgress(quiet),
         )
         facts = _facts(manifest, out, perf_counter() - start)

@@ -72,7 +72,13 @@ class DemoResult:
     seconds: float
 
 
-def run_demo(folder: Path, config: DemoConfig, progress: Progress | None = None) -> DemoResult:
+def run_demo(
+    folder: Path,
+    config: DemoConfig,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> DemoResult:
     """Train, export and validate a teacher into ``folder``, then compare students of it.
 
     The data-free student sees teacher and sidecar as read back from disk, nothing else.
@@ -88,7 +94,15 @@ def run_demo(folder: Path, config: DemoConfig, progress: Progress | None = None)
     trained = train_network(config.architecture, train, training, progress=progress)
     progress.step(f"publisher: exporting the sidecar, profile {config.profile}")
     settings = ExportConfig(profile=config.profile, seed=config.seed)
-    export(trained, train, settings, folder, evaluation=test, progress=progress)
+    export(
+        trained,
+        train,
+        settings,
+        folder,
+        evaluation=test,
+        overwrite=overwrite,
+        progress=progress,
+    )
 
     progress.step("consumer: validating the sidecar and loading the teacher from disk")
     sidecar = read_sidecar(folder)

@@ -1,15 +1,18 @@
-"""Folders that appear whole or not at all."""
+"""Folders and files that appear whole or not at all."""
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from dfkd_meta.errors import DfkdMetaError, UsageError
+
+OURS = ("config.json", "dfkd_meta.json")  # what a folder that may be replaced has one of
 
 
 def real_path(path: Path) -> Path:
@@ -33,26 +36,35 @@ def require_free(
     """Refuse, before any work is done, an output folder that cannot become one.
 
     Raises UsageError when ``out`` is something else than a folder, a non-empty folder without
-    ``overwrite``, the current folder or one above it, a mount point, holds one of the files or
-    folders ``needed`` for the work, lies where no folder can be made, or has a name to which
-    ``beside`` (what the name of a file beside it will end in) cannot be added.
+    ``overwrite`` or without any of ``OURS``, the current folder, the user's own or one above them,
+    a mount point, holds one of the files or folders ``needed`` for the work, lies where no folder
+    can be made, or has a name to which ``beside`` (what the name of a file beside it will end in)
+    cannot be added.
     """
     place = real_path(out)
     try:
-        for longer in (place, place.with_name(place.name + beside)):
+        for longer in (place, place.parent / f"{place.name}{beside}"):
             with suppress(FileNotFoundError):  # but not that a name is too long
                 longer.stat()
         there = place.exists()
         if there and not place.is_dir():
             raise UsageError("the output folder is a file", where=str(out))
-        if there and not overwrite and any(place.iterdir()):
-            raise UsageError("the output folder is not empty", where=str(out), hint=hint)
-        if Path.cwd().is_relative_to(place):
-            raise UsageError(
-                "the output folder would replace the folder you are in",
-                where=str(out),
-                hint="name a folder inside it, or one elsewhere",
-            )
+        if there and any(place.iterdir()):
+            if not overwrite:
+                raise UsageError("the output folder is not empty", where=str(out), hint=hint)
+            if not any((place / name).is_file() for name in OURS):
+                raise UsageError(
+                    "the output folder holds neither a model nor a sidecar that could be replaced",
+                    where=str(out),
+                    hint="choose another --out, or delete that folder yourself",
+                )
+        for whose, kept in (("the folder you are in", Path.cwd()), ("your own folder", _home())):
+            if kept is not None and kept.is_relative_to(place):
+                raise UsageError(
+                    f"the output folder would replace {whose}",
+                    where=str(out),
+                    hint="name a folder inside it, or one elsewhere",
+                )
         if os.path.ismount(place):
             raise UsageError(
                 "the output folder is a mount point, which nothing can take the place of",
@@ -87,11 +99,41 @@ def new_folder(out: Path) -> Iterator[Path]:
             raise _unwritable(error, out) from error
         try:
             yield scratch
-            scratch.chmod(0o755)
             _swap(scratch, place)
         except OSError as error:  # a full disk, above all
             reason = error.strerror or error
             raise DfkdMetaError(f"cannot write: {reason}", where=str(out)) from error
+
+
+def write_whole(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files so that each is there whole or not at all, in the order given.
+
+    All are written under temporary names first, so that a full disk changes nothing.
+    Raises OSError.
+    """
+    made: list[Path] = []
+    try:
+        for name, data in files.items():
+            if (folder / name).is_dir():
+                raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(folder / name))
+            made.append(_unused(folder))
+            with made[-1].open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        for temporary, name in zip(made, files, strict=True):
+            os.replace(temporary, folder / name)
+    finally:
+        for temporary in made:
+            temporary.unlink(missing_ok=True)
+
+
+def _unused(folder: Path) -> Path:
+    """A name that nothing has: a file or folder made there is open to whom the umask says.
+
+    It is short, so that no name which the file system takes is ever made too long.
+    """
+    return folder / f".dfkd-meta.{secrets.token_hex(8)}"
 
 
 @contextmanager
@@ -100,14 +142,20 @@ def _scratch_for(place: Path) -> Iterator[Path]:
     made: list[Path] = []
     try:
         _make(place.parent, made)
-        # The name is short, so that a name which the file system takes is never made too long.
-        scratch = Path(tempfile.mkdtemp(prefix=".dfkd-meta.", dir=place.parent))
+        scratch = _unused(place.parent)
+        scratch.mkdir()
         try:
             yield scratch
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     finally:
         _remove(made)
+
+
+def _home() -> Path | None:
+    with suppress(RuntimeError):  # a user without one
+        return Path.home().resolve()
+    return None
 
 
 def _within(path: Path, folder: Path) -> bool:
@@ -133,7 +181,7 @@ def _swap(scratch: Path, place: Path) -> None:
     if not place.is_dir():
         os.replace(scratch, place)
         return
-    aside = Path(tempfile.mkdtemp(prefix=".dfkd-meta.", dir=place.parent))
+    aside = _unused(place.parent)
     try:
         os.replace(place, aside)
         os.replace(scratch, place)

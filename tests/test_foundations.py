@@ -126,6 +126,9 @@ def test_an_output_that_holds_something_is_refused_before_work(tmp_path: Path) -
         require_free(tmp_path / "f")
     with pytest.raises(UsageError, match="not empty"):
         require_free(tmp_path)
+    with pytest.raises(UsageError, match="neither a model nor a sidecar"):
+        require_free(tmp_path, overwrite=True)
+    (tmp_path / "config.json").write_text("{}")
     require_free(tmp_path, overwrite=True)
 
 
@@ -136,9 +139,12 @@ def test_an_output_that_cannot_become_a_folder_is_refused(
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    for bad in (tmp_path / "loop", tmp_path / ("x" * 300), tmp_path / "\udcff", here, tmp_path):
+    own = tmp_path / "own"
+    monkeypatch.setenv("HOME", str(own))
+    bad = [tmp_path / "loop", tmp_path / ("x" * 300), tmp_path / "\udcff", Path("/"), here, own]
+    for out in [*bad, tmp_path]:
         with pytest.raises(UsageError):
-            require_free(bad, overwrite=True)
+            require_free(out, overwrite=True)
 
 
 def test_an_output_below_a_file_or_with_too_long_a_name_is_refused(tmp_path: Path) -> None:
@@ -157,6 +163,8 @@ def test_an_output_that_holds_what_is_needed_is_refused(tmp_path: Path) -> None:
     data = tmp_path / "project" / "data.npz"
     data.parent.mkdir()
     data.write_bytes(b"")
+    for folder in (data.parent, tmp_path):
+        (folder / "config.json").write_text("{}")
     (tmp_path / "link").symlink_to(data.parent)
     for out in (data.parent, tmp_path / "link", tmp_path):
         with pytest.raises(UsageError, match=r"would replace what is needed: .*data\.npz"):

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TypedDict
 
-from dfkd_meta.bench.journal import write_whole
+from dfkd_meta.bench.journal import write_text
 from dfkd_meta.consumer.run import Distillation
 from dfkd_meta.data import Dataset
 from dfkd_meta.distillation.evaluation import accuracy
@@ -49,4 +49,4 @@ class Curve:
             "accuracy": accuracy(run.student.module, self.test, self.inputs),
         }
         self.found.append(seen)
-        write_whole(self.file, json.dumps(self.found))
+        write_text(self.file, json.dumps(self.found))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dfkd_meta.errors import UsageError
+from dfkd_meta.folders import write_whole
 
 Record = dict[str, Any]
 
@@ -75,11 +76,9 @@ def append_record(path: Path, record: Record) -> None:
         os.close(handle)
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Write a file, whole or not at all."""
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
+    write_whole(path.parent, {path.name: text.encode()})
 
 
 @contextmanager

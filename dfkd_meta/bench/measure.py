@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from dfkd_meta.bench.curve import Curve
-from dfkd_meta.bench.journal import write_whole
+from dfkd_meta.bench.journal import write_text
 from dfkd_meta.bench.tasks import CellTask
 from dfkd_meta.consumer.budget import plan_budget
 from dfkd_meta.consumer.pipeline import DistillConfig
@@ -128,5 +128,5 @@ def _planned(
     started = time.process_time()
     config = plan_budget(teacher, sidecar, task.config, device, task.cpu_seconds, share=task.share)
     spent = time.process_time() - started
-    write_whole(plan, json.dumps({"config": config.model_dump(mode="json"), "cpu_seconds": spent}))
+    write_text(plan, json.dumps({"config": config.model_dump(mode="json"), "cpu_seconds": spent}))
     return config, spent

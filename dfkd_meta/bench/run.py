@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 from dfkd_meta.bench.cells import Run, result_key, runs_of, timed
@@ -26,6 +25,7 @@ from dfkd_meta.bench.tasks import Answer, CellTask, TeacherTask
 from dfkd_meta.bench.teachers import ReadyTeacher, Teachers
 from dfkd_meta.bench.workers import Workers, threads_per_run
 from dfkd_meta.errors import DfkdMetaError, UsageError
+from dfkd_meta.machine import versions
 from dfkd_meta.progress import Progress, Silent
 
 
@@ -134,7 +134,7 @@ def _job(bench: Bench, run: Run, teacher: ReadyTeacher) -> Job:
         sidecar=teacher.digest,
         test=str(entry.test or entry.data),
         device=bench.device.split(":")[0],
-        package=version("dfkd-meta"),
+        package=versions()["dfkd_meta"],
     )
     return Job(run, teacher, key, bench.out / "runs" / f"{run.config.method}-{key}")
 

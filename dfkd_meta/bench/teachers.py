@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,12 @@ import torch
 
 from dfkd_meta.bench.cells import digest_of
 from dfkd_meta.bench.grid import Grid, TeacherEntry, train_config, variant_of
-from dfkd_meta.bench.journal import write_whole
+from dfkd_meta.bench.journal import write_text
 from dfkd_meta.bench.places import Places
 from dfkd_meta.data import open_data
 from dfkd_meta.folders import new_folder
 from dfkd_meta.hub import resolve_source
+from dfkd_meta.machine import versions
 from dfkd_meta.producer.export import export
 from dfkd_meta.producer.opening import open_for_export
 from dfkd_meta.producer.train import train_network
@@ -74,7 +74,7 @@ class Teachers:
             pulled = resolve_source(self.places.expand(one, "published"), progress=progress)
             folder, repo_id, commit = pulled.folder.resolve(), pulled.repo_id, pulled.commit
         else:
-            folder = self.out / "teachers" / f"{name}-{profile}"
+            folder = self._place(name) / profile
             self._export(name, profile, folder, device, progress)
         ready = ReadyTeacher(
             folder=str(folder.relative_to(self.out) if entry.published is None else folder),
@@ -85,8 +85,8 @@ class Teachers:
             commit=commit,
         )
         stamp = self._stamp(name, profile)
-        stamp.parent.mkdir(exist_ok=True)
-        write_whole(stamp, json.dumps(asdict(ready), indent=2))
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        write_text(stamp, json.dumps(asdict(ready), indent=2))
         return ready
 
     def _export(
@@ -104,14 +104,14 @@ class Teachers:
         data = open_data(self.places.expand(entry.data, "data"), split="train")
         test = open_data(self.places.expand(entry.test or entry.data, "test"), split="test")
         progress.step(f"exporting {name}, profile {profile}")
-        export(teacher, data, settings, folder, evaluation=test, progress=progress)
+        export(teacher, data, settings, folder, evaluation=test, overwrite=True, progress=progress)
 
     def _trained(
         self, name: str, entry: TeacherEntry, device: torch.device, progress: Progress
     ) -> Path:
         """The folder of a teacher trained here, once for all profiles."""
         decisive = {"model": entry.model, "train": entry.train, "data": entry.data}
-        folder = self.out / "teachers" / f"{name}-{digest_of({**decisive, 'by': _package()})}"
+        folder = self._place(name) / f".{digest_of({**decisive, 'by': _package()})}"
         if folder.is_dir():
             return folder
         data = open_data(self.places.expand(entry.data, "data"), split="train")
@@ -135,7 +135,14 @@ class Teachers:
         return digest_of({"entry": decisive, "profile": which, "by": _package()})
 
     def _stamp(self, name: str, profile: str) -> Path:
-        return self.out / "teachers" / f"{name}-{profile}.json"
+        return self._place(name) / f"{profile}.json"
+
+    def _place(self, name: str) -> Path:
+        """Where the sidecars of one teacher lie, each with its stamp, and the teacher if trained.
+
+        Names may hold any of the characters that could part two of them.
+        """
+        return self.out / "teachers" / name
 
 
 def sidecar_digest(folder: Path) -> str:
@@ -149,4 +156,4 @@ def sidecar_digest(folder: Path) -> str:
 
 
 def _package() -> str:
-    return version("dfkd-meta")
+    return versions()["dfkd_meta"]

@@ -11,7 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
-from dfkd_meta.bench.journal import write_whole
+from dfkd_meta.bench.journal import write_text
 from dfkd_meta.bench.measure import run_cell
 from dfkd_meta.bench.places import Places
 from dfkd_meta.bench.tasks import Answer, CellTask, Task, TeacherTask
@@ -32,7 +32,7 @@ def main(task_file: Path, answer_file: Path) -> None:
         where = f" ({error.where})" if error.where else ""
         hint = f" - {error.hint}" if error.hint else ""
         answer = Answer(status="failed", reason=error.message + where + hint)
-    write_whole(answer_file, answer.model_dump_json())
+    write_text(answer_file, answer.model_dump_json())
 
 
 def _answer(task: TeacherTask | CellTask) -> Answer:

@@ -44,15 +44,15 @@ class Workers:
         An answer that lies there already (the bench was killed before it wrote it down) is taken.
         """
         place.mkdir(parents=True, exist_ok=True)
-        answer = place / ANSWER
-        if not answer.exists():
+        found = _answer_in(place)
+        if found is None:
             (place / TASK).write_text(Task(task=task).model_dump_json(), encoding="utf-8")
             code = self._run(place)
-            if code != 0 or not answer.exists():
+            found = _answer_in(place) if code == 0 else None
+            if found is None:
                 return Answer(status="failed", reason=_last_words(place / LOG, code))
-        found = Answer.model_validate_json(answer.read_text(encoding="utf-8"))
         if found.status == "failed":
-            answer.unlink()  # so that it can be tried again
+            (place / ANSWER).unlink()  # so that it can be tried again
         return found
 
     def stop(self) -> None:
@@ -95,6 +95,14 @@ def threads_per_run(jobs: int, wanted: int | None) -> int:
             hint="fewer --jobs, or another 'threads' in the grid",
         )
     return threads
+
+
+def _answer_in(place: Path) -> Answer | None:
+    """The answer that lies there, if it can be read."""
+    try:
+        return Answer.model_validate_json((place / ANSWER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _last_words(log: Path, code: int) -> str:

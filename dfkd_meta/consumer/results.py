@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dfkd_meta.config import flatten
 from dfkd_meta.consumer.distill import DistillRun
-from dfkd_meta.folders import new_folder
+from dfkd_meta.folders import new_folder, require_free
 from dfkd_meta.hub import RUN_FILE, StudentFacts, student_card
 from dfkd_meta.machine import machine_facts, versions
 from dfkd_meta.report.grid import grid_png
@@ -26,16 +26,18 @@ from dfkd_meta.tensor_files import write_tensors
 GRID_IMAGES = 100
 
 
-def save_run(run: DistillRun, out: Path | str) -> dict[str, Any]:
+def save_run(run: DistillRun, out: Path | str, *, overwrite: bool = False) -> dict[str, Any]:
     """Write the run into ``out``, whole or not at all, and return the content of ``run.json``.
 
     ``model.safetensors`` and ``config.json`` are the plain student; ``README.md`` its model card;
     ``run.json`` everything needed to repeat the run; ``synthetic.safetensors`` the inputs
     (raw values `n ...` as data have them, so that any command can read them as data; float16 where
     that can hold them, else float32) and labels; ``synthetic.png`` some of them. Data that were
-    given are not copied.
+    given are not copied. ``out`` becomes a new folder, with ``overwrite`` in the place of one that
+    is not empty. Raises UsageError, TeacherError, DfkdMetaError.
     """
     out = Path(out)
+    require_free(out, overwrite=overwrite, hint="choose another folder, or overwrite=True")
     facts = describe(run)
     with new_folder(out) as folder:
         save_model(

@@ -40,9 +40,8 @@ Arrays = dict[str, NDArray[Any]]
 
 def teacher_reference(teacher: Teacher, folder: Path, config: ExportConfig) -> TeacherRef:
     """Put the teacher into the folder if it is not there, and describe it."""
-    here = {path.resolve().parent for path in teacher.files} == {folder.resolve()}
     foreign = teacher.source in ("transformers", "timm")
-    if here:
+    if teacher.home == folder.resolve():
         names = [path.name for path in teacher.files]
     elif foreign:
         names = [Path(shutil.copy2(path, folder)).name for path in teacher.files]
@@ -133,9 +132,9 @@ def provenance(
         class_counts=counts,
         preprocessing_sha256=hashlib.sha256(preprocessing).hexdigest(),
         dataset=DatasetRef(
-            name=config.dataset_name or _name(dataset.name),
+            name=config.dataset_name or plain_text(dataset.name),
             license=config.dataset_license,
-            split=_name(dataset.split),
+            split=plain_text(dataset.split),
         ),
     )
 
@@ -156,7 +155,7 @@ def privacy(found: Collection, taps: Sequence[Tap], classes: int, config: Export
     return Privacy(min_group_size=config.min_count, tracing_strength=strengths)
 
 
-def _name(text: str) -> str:
-    """A folder's name as the standard allows names: 1 to 200 printable ASCII characters."""
-    plain = "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
+def plain_text(text: str) -> str:
+    """A folder's name as the standard allows texts: 1 to 200 characters that can be printed."""
+    plain = "".join(c if c.isprintable() else "?" for c in text)
     return plain[:200] or "unnamed"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dfkd_meta.config import Config
-from dfkd_meta.sidecar.manifest import CREATED, Name
+from dfkd_meta.sidecar.manifest import CREATED, Text
 from dfkd_meta.statistics import MIN_COUNT, RecordRequest
 from dfkd_meta.statistics.kinds.mixture import MODES, RANK
 from dfkd_meta.statistics.kinds.soft_targets import DEFAULT_TEMPERATURE, LEAST_TEMPERATURE
@@ -20,14 +21,15 @@ class ExportConfig(Config):
     """What is computed and published; every size that bounds it has a name here.
 
     ``per_class=false`` releases global statistics only. ``records`` are taken besides those of the
-    profile; ``leave_out`` and ``only`` are patterns of record ids, such as ``quantiles/*``: what
-    matches the first, or none of the second, is not taken. Caps are features per sample: above
-    ``standard_unit_cap`` and ``full_unit_cap`` no unit-wise record is taken in that profile, above
-    ``cholesky_cap`` a hidden covariance is of rank ``hidden_rank``, above ``hidden_covariance_cap``
-    there is none, above ``input_cap`` the input has none. ``value_cap`` bounds the numbers in one
-    tensor: a larger Cholesky factor becomes a factor of rank ``input_rank`` or of as high a rank as
-    fits; unit-wise moments that do not fit are left out. Soft targets have covariances where these
-    are no more than ``logits_cap`` numbers: of up to 101 classes, by class.
+    profile, or in the place of one with the same id; ``leave_out`` and ``only`` are patterns of
+    record ids, such as ``quantiles/*``: what matches the first, or none of the second, is not
+    taken. Caps are features per sample: above ``standard_unit_cap`` and ``full_unit_cap`` no
+    unit-wise record is taken in that profile, above ``cholesky_cap`` a hidden covariance is of rank
+    ``hidden_rank``, above ``hidden_covariance_cap`` there is none, above ``input_cap`` the input
+    has none. ``value_cap`` bounds the numbers in one tensor: a larger Cholesky factor becomes a
+    factor of rank ``input_rank`` or of as high a rank as fits; unit-wise moments that do not fit
+    are left out. Soft targets have covariances where these are no more than ``logits_cap`` numbers:
+    of up to 101 classes, by class.
 
     A spectrum keeps ``kept_fraction`` of its coefficients, but no more than leave ``spectrum_cap``
     numbers in all bases together (none, if that is too few for one); a graph of more than
@@ -71,7 +73,14 @@ class ExportConfig(Config):
     limit: int | None = Field(None, ge=1)
     seed: int = 0
 
-    dataset_name: Name | None = None
-    dataset_license: Name | None = None
-    teacher_license: Name | None = None
+    dataset_name: Text | None = None
+    dataset_license: Text | None = None
+    teacher_license: Text | None = None
     created: str | None = Field(None, pattern=CREATED)
+
+    @field_validator("created")
+    @classmethod
+    def _exists(cls, created: str | None) -> str | None:
+        if created is not None:
+            datetime.fromisoformat(created)
+        return created

@@ -13,17 +13,24 @@ from torch import Tensor
 
 from dfkd_meta.data import Dataset, batches, count_batches
 from dfkd_meta.distillation.evaluation import accuracy
-from dfkd_meta.folders import new_folder
-from dfkd_meta.producer.blocks import make_records, privacy, provenance, teacher_reference
+from dfkd_meta.folders import new_folder, real_path, require_free
+from dfkd_meta.producer.blocks import (
+    make_records,
+    plain_text,
+    privacy,
+    provenance,
+    teacher_reference,
+)
 from dfkd_meta.producer.config import ExportConfig
 from dfkd_meta.producer.profiles import honest_profile, plan
 from dfkd_meta.producer.sizes import check_sizes, in_words
 from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.seeding import generator_for
-from dfkd_meta.sidecar import Evaluation, Manifest, write_sidecar
+from dfkd_meta.sidecar import Evaluation, Manifest, SidecarError, write_sidecar
 from dfkd_meta.statistics import Collection, check_counts, collect, forecast, unknown_label
 from dfkd_meta.teachers import Teacher, default_taps
 
+FREE = "choose another folder, or overwrite=True"
 LEARNED = 0.1  # of what the commonest class leaves: a teacher that does no better is no teacher
 
 
@@ -34,25 +41,30 @@ def export(
     out: Path | str,
     *,
     evaluation: Dataset | None = None,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
     """Compute the statistics of the profile and write teacher and sidecar into ``out``.
 
     One pass over ``dataset``, two for a mixture; the teacher's accuracy is measured on
-    ``evaluation`` if given. ``out`` becomes a new folder (an existing one is replaced), except when
-    it is the folder that the teacher was opened from: then only the sidecar is added. On any error
-    ``out`` stays as it was. Records that the format cannot hold are refused before the pass. Raises
-    UsageError, StatisticsError, DataError, TeacherError, SidecarError.
+    ``evaluation`` if given. ``out`` becomes a new folder (with ``overwrite`` in the place of one
+    that is not empty), except when it is the folder that the teacher was opened from: then only the
+    sidecar is added. On any error ``out`` stays as it was. Records that the format cannot hold are
+    refused before the pass. Raises UsageError, StatisticsError, DataError, TeacherError,
+    SidecarError.
     """
     out, progress = Path(out), progress or Silent()
+    if teacher.home != real_path(out):
+        require_free(out, overwrite=overwrite, needed=teacher.files, hint=FREE)
     taps = default_taps(teacher)
     labeled = dataset.labels is not None
     classes = teacher.outputs.num_classes
     if dataset.labels is None:
         progress.step("no labels: only global statistics are computed")
-    requests = plan(config, teacher, taps, labeled=labeled)
+    samples = min(len(dataset), config.limit or len(dataset))
+    requests = plan(config, teacher, taps, labeled=labeled, samples=samples)
     sizes = forecast(teacher, requests, taps)
-    check_sizes(requests, sizes, classes, config.limit or len(dataset))
+    check_sizes(requests, sizes, classes, samples)
     by_class = any(request.scope == "per_class" for request in requests)
     if dataset.labels is not None and by_class and config.limit is None:
         counts = np.bincount(dataset.labels, minlength=classes).tolist()
@@ -83,7 +95,10 @@ def export(
         }
         if measured:
             blocks["evaluation"] = measured
-        return write_sidecar(folder, blocks, tensors)
+        try:
+            return write_sidecar(folder, blocks, tensors)
+        except SidecarError as error:  # names a folder that nobody will see
+            raise SidecarError(str(out), error.report, written=False) from error
 
 
 @dataclass(frozen=True)
@@ -127,14 +142,13 @@ def tell_accuracy(found: Collection, progress: Progress) -> None:
 def _measure(teacher: Teacher, dataset: Dataset, progress: Progress) -> Evaluation:
     progress.step(f"measuring the teacher on {len(dataset):,} samples of {dataset.name}")
     right = accuracy(teacher.module, dataset, teacher.inputs, progress=progress)
-    return Evaluation(accuracy=right, samples=len(dataset), split=dataset.split)
+    return Evaluation(accuracy=right, samples=len(dataset), split=plain_text(dataset.split))
 
 
 @contextmanager
 def _destination(teacher: Teacher, out: Path) -> Iterator[Path]:
     """``out`` itself when the teacher lives there, else a folder that appears when it is whole."""
-    homes = {path.resolve().parent for path in teacher.files}
-    if homes == {out.resolve()}:
+    if teacher.home == real_path(out):
         yield out
         return
     with new_folder(out) as folder:

@@ -9,7 +9,7 @@ from pydantic import Field, JsonValue, ValidationError
 
 from dfkd_meta.errors import UsageError
 from dfkd_meta.producer.config import ExportConfig
-from dfkd_meta.sidecar import InputSpec
+from dfkd_meta.sidecar import InputSpec, channel_axis
 from dfkd_meta.teachers import (
     REQUIRED_INPUTS,
     Teacher,
@@ -60,6 +60,9 @@ def open_for_export(where: str, weights: Path | None, run: ExportRun) -> Teacher
 def _input_spec(block: dict[str, Any], where: str) -> InputSpec:
     if missing := [name for name in REQUIRED_INPUTS if name not in block]:
         raise inputs_needed(where, f"inputs.{missing[0]} is missing", missing)
+    if unknown := sorted(set(block) - set(InputSpec.model_fields)):
+        known = ", ".join(InputSpec.model_fields)
+        raise UsageError(f"option 'inputs.{unknown[0]}': there is none", hint=f"known: {known}")
     shape = block["shape"]
     axes = AXES.get(len(shape)) if isinstance(shape, list) else None
     try:
@@ -68,4 +71,9 @@ def _input_spec(block: dict[str, Any], where: str) -> InputSpec:
         first = error.errors()[0]
         key = ".".join(str(part) for part in ("inputs", *first["loc"]))
         raise UsageError(f"option {key!r}: {first['msg']}, got {first['input']!r}") from error
+    if len(spec.axes) > 1 and channel_axis(spec.axes) is None:
+        raise UsageError(
+            f"option 'inputs.axes': none of {' '.join(spec.axes)} holds channels",
+            hint="call that of the channels c, or that of the features f",
+        )
     return for_all_channels(spec)

@@ -26,16 +26,28 @@ INPUT_LEVELS = [0.001, *(percent / 100 for percent in range(1, 100)), 0.999]
 
 
 def plan(
-    config: ExportConfig, teacher: Teacher, taps: Sequence[Tap], *, labeled: bool
+    config: ExportConfig,
+    teacher: Teacher,
+    taps: Sequence[Tap],
+    *,
+    labeled: bool,
+    samples: int | None = None,
 ) -> list[RecordRequest]:
     """The records of the profile and of ``config.records``, none twice.
 
-    Without labels every record is global. Raises UsageError when a pattern of ``leave_out`` or
-    ``only`` matches none of them, or nothing is left. Taps that hold the very same tensor (a
+    One of ``config.records`` takes the place of the profile's record of the same id. Without labels
+    every record is global, and of too few ``samples`` (None: of enough) there are no quantiles.
+    Raises UsageError when a pattern of ``leave_out`` or
+    ``only`` matches none of them, nothing is left, or a record by class is asked for without
+    ``per_class``. Taps that hold the very same tensor (a
     convolution's output and the input of the BatchNorm after it) count once, except for
     ``batchnorm`` itself.
     """
-    planner = _Planner(config, teacher, taps, labeled=labeled)
+    if not config.per_class:
+        for request in config.records:
+            if request.scope == "per_class":
+                raise UsageError(f"per_class is false, and records asks for {request.id}")
+    planner = _Planner(config, teacher, taps, labeled=labeled, samples=samples)
     requests = [*planner.minimal()]
     if config.profile in ("standard", "full"):
         requests += planner.standard()
@@ -79,13 +91,21 @@ class _Planner:
     """The rules of the profiles for one teacher."""
 
     def __init__(
-        self, config: ExportConfig, teacher: Teacher, taps: Sequence[Tap], *, labeled: bool
+        self,
+        config: ExportConfig,
+        teacher: Teacher,
+        taps: Sequence[Tap],
+        *,
+        labeled: bool,
+        samples: int | None,
     ) -> None:
         self.config = config
         self.teacher = teacher
         self.taps = list(taps)
         self.groups = teacher.outputs.num_classes if labeled and config.per_class else 1
         self.per_class: Scope = "global" if self.groups == 1 else "per_class"
+        # A median has at least half of the samples on either side.
+        self.quantiles = samples is None or samples >= 2 * config.min_count
         self.output = next(tap for tap in taps if not tap.module and tap.side == "output")
         try:
             self.last_hidden: Tap | None = last_hidden_tap(taps)
@@ -121,9 +141,9 @@ class _Planner:
                 channels = feature_count([tap], "channel")
                 if frequencies_at(tap) * channels**2 <= self.config.value_cap:
                     yield RecordRequest("power_spectrum", (tap.id,), "channel")
-                yield RecordRequest(
-                    "quantiles", (tap.id,), "channel", params={"levels": INPUT_LEVELS}
-                )
+                if self.quantiles:
+                    params = {"levels": INPUT_LEVELS}
+                    yield RecordRequest("quantiles", (tap.id,), "channel", params=params)
 
     def standard(self) -> Iterator[RecordRequest]:
         """Moments behind the first nonlinearity, and the covariance of the last hidden layer."""
@@ -160,7 +180,7 @@ class _Planner:
             rank = None if features <= config.cholesky_cap else config.hidden_rank
             yield from self._covariance(tap, rank)
         yield from self._covariance(self.output, None)
-        for tap in self._hidden():
+        for tap in self._hidden() if self.quantiles else ():
             reduction: Reduction = "channel" if len(tap.shape) > 1 else "unit"
             yield RecordRequest("quantiles", (tap.id,), reduction)
         if self.per_class == "per_class":  # a spectrum of no class says too little to be read

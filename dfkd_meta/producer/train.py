@@ -106,7 +106,7 @@ def input_spec(dataset: Dataset, config: TrainConfig) -> InputSpec:
             where=dataset.name,
             hint="resize them all: --set shape=[channels,height,width]",
         )
-    if not bool(torch.isfinite(mean).all()):
+    if not bool(torch.isfinite(torch.tensor([low, high, *mean])).all()):
         raise DataError("the images hold NaN or infinity", where=dataset.name)
     if config.std is None and not bool((std >= 5e-5).all()):
         raise DataError(

@@ -161,6 +161,11 @@ RECORDS = {
         "statistics of the logits are taken elsewhere than at the model's output",
         'name the tap with module "" and side "output"',
     ),
+    "DM319": _error(
+        "mean, std or value_range leave the numbers from 1e-18 to 1e18, or crop_pct asks for "
+        "images of more than 65,536 pixels a side",
+        "state the inputs on a usual scale, such as 0 to 1 or 0 to 255",
+    ),
     "DM320": _error("a tensor role that the kind requires is missing", "see the table of kinds"),
     "DM321": _warning(
         "a tensor role is unknown to the kind: it is kept, not checked", "see the kinds"
@@ -206,7 +211,8 @@ RECORDS = {
     "DM347": _error("a basis vector is not of length 1", "normalize every row of the basis"),
     "DM348": _error("a cosine is outside [-1, 1]", "divide by the lengths of both vectors"),
     "DM349": _error(
-        "a matrix that must be a covariance is not symmetric or has a negative eigenvalue",
+        "a matrix that must be a covariance is not symmetric, has a negative eigenvalue or more "
+        "than 4,096 rows",
         "accumulate in float64, and store both halves",
     ),
     "DM350": _warning(
@@ -254,8 +260,9 @@ PRIVACY = {
         "privacy.min_group_size is below 11", "11 is the usual floor for released tables"
     ),
     "DM411": _warning(
-        "a factor or basis has more than one row for every five samples of a group or mode",
-        "keep fewer components: as many rows as samples hold the samples",
+        "a factor, a Cholesky factor or a basis has more than one row for every five samples of a "
+        "group or mode",
+        "keep fewer components, as a factor: as many rows as samples hold the samples",
     ),
 }
 

@@ -1,12 +1,10 @@
-"""Files of a sidecar folder: plain names only, digests, and writes that are whole or not there."""
+"""Files of a sidecar folder: plain names only, and digests."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import stat
-import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 from dfkd_meta.errors import DfkdMetaError
@@ -42,28 +40,6 @@ def inside(folder: Path, name: str) -> Path | None:
         return path
     blobs = home.parent.parent / "blobs"
     return path if home.parent.name == "snapshots" and target.parent == blobs else None
-
-
-def write_whole(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files so that each is there whole or not at all, in the order given.
-
-    All are written under temporary names first, so that a full disk changes nothing.
-    """
-    made: list[tuple[str, str]] = []
-    try:
-        for name, data in files.items():
-            handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
-            made.append((temporary, name))
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)  # mkstemp makes 0600; a published file is readable
-        for temporary, name in made:
-            os.replace(temporary, folder / name)
-    finally:
-        for temporary, _ in made:
-            Path(temporary).unlink(missing_ok=True)
 
 
 def sidecar_folder(path: Path) -> Path:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dfkd_meta.errors import StatisticsError
+from dfkd_meta.folders import write_whole
 from dfkd_meta.sidecar.checks.evidence import TensorData
-from dfkd_meta.sidecar.files import write_whole
 from dfkd_meta.sidecar.issues import SidecarError, ValidationReport
 from dfkd_meta.sidecar.json_text import dump_json
 from dfkd_meta.sidecar.kinds import KINDS
@@ -183,10 +183,10 @@ def write_sidecar(
         manifest_bytes = dump_json(document)
     except ValueError as error:
         report.add("DM105", "", f"the manifest cannot be written: {error}")
-        raise SidecarError(str(folder), report) from error
+        raise SidecarError(str(folder), report, written=False) from error
     evidence = examine(folder, report, manifest_bytes, tensor_bytes)
     if evidence is None or not report.ok:
-        raise SidecarError(str(folder), report)
+        raise SidecarError(str(folder), report, written=False)
     # The manifest goes last: it is what readers look for, and it names the digest of the other.
     write_whole(folder, {TENSOR_FILE: tensor_bytes, MANIFEST_FILE: manifest_bytes})
     return evidence.manifest

@@ -86,18 +86,22 @@ class ValidationReport:
 
 
 class SidecarError(DfkdMetaError):
-    """A sidecar that must not be used; ``report`` holds every issue found."""
+    """A sidecar that must not be used; ``report`` holds every issue found.
+
+    ``written`` is False for one that was to be written to ``folder`` and was not.
+    """
 
     code = "DM500"
 
-    def __init__(self, folder: str, report: ValidationReport) -> None:
+    def __init__(self, folder: str, report: ValidationReport, *, written: bool = True) -> None:
         first = report.errors[0]
         more = len(report.errors) - 1
+        state = "is not valid" if written else "would not be valid"
         super().__init__(
-            f"the sidecar is not valid: {first.code} {first.message}"
+            f"the sidecar {state}: {first.code} {first.message}"
             + (f" (and {more} more)" if more else ""),
             where=f"{folder}: {first.path or 'dfkd_meta.json'}",
-            hint=f"run 'dfkd-meta validate {folder}' for every issue",
+            hint=f"run 'dfkd-meta validate {folder}' for every issue" if written else None,
         )
         self.report = report
 

@@ -22,6 +22,7 @@ MAX_HEADER_BYTES = 4 * 2**20
 MAX_TEACHER_HEADER_BYTES = 16 * 2**20
 MAX_TENSORS = 40_000
 MAX_NAME = 200
+MAX_ELEMENTS = 2**48
 OWN_BITS = {"F16": 16, "F32": 32, "F64": 64, "I64": 64}
 # Bits of each dtype that a teacher's own file may hold (they are laid out, never read).
 FOREIGN_BITS = {"BOOL": 8, "U8": 8, "I8": 8, "I16": 16, "U16": 16, "BF16": 16, "I32": 32}
@@ -126,7 +127,9 @@ class _HeaderCheck:
             self.found("DM207", f"{where} has dtype {short(dtype)}")
             return None
         entry = Entry(dtype, tuple(shape), *offsets)
-        if (entry.end - entry.begin) * 8 != math.prod(shape) * self._bits[dtype]:
+        # Empty tensors too must have sizes that arrays can have.
+        sound = math.prod(filter(None, shape)) <= MAX_ELEMENTS
+        if not sound or (entry.end - entry.begin) * 8 != math.prod(shape) * self._bits[dtype]:
             self.found("DM209", f"{where}: {dtype} {list(shape)} does not fill bytes {offsets}")
             return None
         return entry

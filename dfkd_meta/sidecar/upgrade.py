@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dfkd_meta.errors import DfkdMetaError
-from dfkd_meta.folders import new_folder, real_path, require_free
+from dfkd_meta.folders import new_folder, real_path, require_free, write_whole
 from dfkd_meta.sidecar.checks.evidence import Evidence
-from dfkd_meta.sidecar.files import write_whole
 from dfkd_meta.sidecar.issues import SidecarError, ValidationReport
 from dfkd_meta.sidecar.json_text import dump_json, parse_json
 from dfkd_meta.sidecar.manifest import MANIFEST_FILE, TENSOR_FILE

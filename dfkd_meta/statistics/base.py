@@ -126,6 +126,7 @@ class Accumulator(ABC):
     """
 
     kind: ClassVar[str]
+    parameters: ClassVar[tuple[str, ...]] = ()  # names that a request's params may have
     pools: ClassVar[bool] = True  # whether the global statistic follows from those of all groups
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)  # params that the contract tests try
 
@@ -225,6 +226,12 @@ def make_accumulator(request: RecordRequest, context: Context) -> Accumulator:
             f"layers differ in their positions, so several have no channel-wise {request.kind}",
             where=request.id,
             hint="use the reduction unit or pooled",
+        )
+    if unknown := sorted(set(request.params) - set(accumulator.parameters)):
+        raise StatisticsError(
+            f"{request.kind} has no parameter {unknown[0]!r}",
+            where=request.id,
+            hint="it has: " + (", ".join(accumulator.parameters) or "none"),
         )
     try:
         return accumulator(request, context)

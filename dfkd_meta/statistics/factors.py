@@ -62,6 +62,15 @@ def backed_rows(count: Tensor) -> Tensor:
     return (count // SAMPLES_PER_ROW).clamp(min=1)
 
 
+def backs_triangle(count: Tensor, features: int) -> bool:
+    """Whether every group of so many samples `g` can stand behind a triangular root `f f`.
+
+    Fewer samples than features would span exactly what the triangle does, so that whoever has an
+    image could tell whether it was among them.
+    """
+    return bool((backed_rows(count) >= features).all())
+
+
 def split_residual(
     values: Tensor, vectors: Tensor, trace: Tensor, most: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,11 +11,14 @@ from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
+from dfkd_meta.errors import TeacherError
+from dfkd_meta.sidecar.issues import short
 from dfkd_meta.sidecar.manifest import TENSOR_FILE, InputSpec
 from dfkd_meta.teachers.axes import COLOR_ORDERS
-from dfkd_meta.teachers.store import CONFIG_FILE, WEIGHTS_FILE
+from dfkd_meta.teachers.store import CONFIG_FILE, WEIGHTS_FILE, read_json
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
+MOST_CHANNELS = 1024
 UNSUPPORTED = ("do_center_crop", "do_flip_channel_order", "do_pad")
 RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # the codes of Pillow
 
@@ -41,7 +43,10 @@ class _LackingError(Exception):
 
 
 def describe_foreign(folder: Path, config: Mapping[str, Any]) -> Foreign | None:
-    """Recognize a transformers or timm folder by its ``config.json``; None for anything else."""
+    """Recognize a transformers or timm folder by its ``config.json``; None for anything else.
+
+    Raises TeacherError for arguments that are none.
+    """
     names = config.get("architectures")
     settings = config.get("pretrained_cfg")
     if isinstance(config.get("model_type"), str) and isinstance(names, list) and names:
@@ -49,7 +54,10 @@ def describe_foreign(folder: Path, config: Mapping[str, Any]) -> Foreign | None:
         found = Foreign("transformers", str(names[0]), {}, files, None)
         read = partial(_transformers_inputs, folder, config.get("num_channels", 3))
     elif isinstance(config.get("architecture"), str) and isinstance(settings, dict):
-        arguments = dict(config.get("model_args") or {})
+        given = config.get("model_args") or {}
+        if not isinstance(given, dict):
+            raise TeacherError("config.json: model_args is not an object", where=str(folder))
+        arguments = dict(given)
         if "num_classes" in config:
             arguments["num_classes"] = config["num_classes"]
         found = Foreign("timm", config["architecture"], arguments, [folder / WEIGHTS_FILE], None)
@@ -77,11 +85,13 @@ def _timm_inputs(settings: Mapping[str, Any]) -> InputSpec:
 
 def _transformers_inputs(folder: Path, channels: Any) -> InputSpec:
     try:
-        settings = json.loads((folder / PREPROCESSOR_FILE).read_text(encoding="utf-8"))
+        settings = read_json(folder / PREPROCESSOR_FILE)
     except FileNotFoundError:
         raise _LackingError(f"there is no {PREPROCESSOR_FILE}") from None
     except (OSError, ValueError) as error:
         raise _LackingError(f"{PREPROCESSOR_FILE} cannot be read: {error}") from error
+    if not isinstance(channels, int) or not 0 < channels <= MOST_CHANNELS:
+        raise _LackingError(f"config.json: num_channels: {short(channels)}")
     try:
         if asked := [step for step in UNSUPPORTED if settings.get(step)]:
             raise _LackingError(
@@ -99,7 +109,7 @@ def _transformers_inputs(folder: Path, channels: Any) -> InputSpec:
         )
     except KeyError as error:
         raise _LackingError(f"{PREPROCESSOR_FILE} does not say {error}") from error
-    except (TypeError, AttributeError) as error:
+    except (TypeError, OverflowError) as error:
         raise _LackingError(f"{PREPROCESSOR_FILE} is not what it should be: {error}") from error
 
 

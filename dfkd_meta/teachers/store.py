@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors.torch import save
 from torch import nn
 
 from dfkd_meta.errors import TeacherError
+from dfkd_meta.folders import write_whole
 from dfkd_meta.sidecar.manifest import InputSpec, OutputSpec
 from dfkd_meta.teachers.teacher import Teacher
 
@@ -67,8 +67,8 @@ def save_model(
     text = json.dumps({**config, **(extra or {})}, indent=2, sort_keys=True, allow_nan=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
-        _write(folder / CONFIG_FILE, (text + "\n").encode())
+        weights = save(tensors, metadata={"format": "pt"})
+        write_whole(folder, {WEIGHTS_FILE: weights, CONFIG_FILE: (text + "\n").encode()})
     except OSError as error:
         raise TeacherError(
             f"cannot write the model: {error.strerror}", where=str(folder)
@@ -90,22 +90,33 @@ def save_teacher(folder: Path, teacher: Teacher) -> None:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """``config.json`` of a folder as data. Raises TeacherError."""
-    path = folder / CONFIG_FILE
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise TeacherError("config.json is larger than 4 MiB", where=str(path))
-        config = json.loads(path.read_text(encoding="utf-8"))
+        return read_json(folder / CONFIG_FILE)
     except OSError as error:
         raise TeacherError(
             f"not a model folder: config.json: {error.strerror}",
             where=str(folder),
             hint="a model folder holds config.json and model.safetensors",
         ) from error
+    except ValueError as error:
+        raise TeacherError(str(error), where=str(folder)) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a plain file of at most 4 MiB. Raises OSError, ValueError."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path.name} is not a plain file")
+    with path.open("rb") as file:
+        text = file.read(MAX_CONFIG_BYTES + 1)
+    if len(text) > MAX_CONFIG_BYTES:
+        raise ValueError(f"{path.name} is larger than 4 MiB")
+    try:
+        found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise TeacherError(f"config.json is not JSON: {error}", where=str(path)) from error
-    if not isinstance(config, dict):
-        raise TeacherError("config.json is not a JSON object", where=str(path))
-    return config
+        raise ValueError(f"{path.name} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} is not a JSON object")
+    return found
 
 
 def parse_config(config: Mapping[str, Any], *, where: str) -> ModelConfig:
@@ -121,12 +132,3 @@ def parse_config(config: Mapping[str, Any], *, where: str) -> ModelConfig:
         text = f"config.json: outputs.label_names: {len(names)} names for {classes} classes"
         raise TeacherError(text, where=where)
     return found
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

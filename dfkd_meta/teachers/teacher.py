@@ -42,6 +42,12 @@ class Teacher:
         return logits
 
     @property
+    def home(self) -> Path | None:
+        """The folder it was opened from: the real path of that which holds all of ``files``."""
+        folders = {path.parent.resolve() for path in self.files}
+        return folders.pop() if len(folders) == 1 else None
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are (CPU for a module without any)."""
         return device_of(self.module)

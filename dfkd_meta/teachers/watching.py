@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.utils.hooks import RemovableHandle
 
+from dfkd_meta.errors import TeacherError
+from dfkd_meta.sidecar.issues import short
 from dfkd_meta.sidecar.manifest import InputSpec, Tap
 from dfkd_meta.teachers.taps import version_of
 from dfkd_meta.teachers.teacher import device_of
@@ -70,17 +73,26 @@ class Place:
         """The tap that reads here, with its own id or called ``name``.
 
         ``linear_in_input`` is found numerically: an affine f has f(2b - a) = 2 f(b) - f(a), up to
-        the rounding of the coarsest numbers on the way (float32, or those of the model).
+        the rounding of the coarsest numbers on the way (float32, or those of the model). Raises
+        TeacherError for a module whose name the standard does not allow.
         """
-        return Tap(
-            id=name or self.id,
-            module=self.path,
-            side=self.side,
-            call=self.call,
-            axes=list(self.axes),
-            shape=self.shape,
-            linear_in_input=_affine(self.value, max(AFFINE_TOLERANCE, ROUNDINGS * self.rounding)),
-        )
+        tolerance = max(AFFINE_TOLERANCE, ROUNDINGS * self.rounding)
+        try:
+            return Tap(
+                id=name or self.id,
+                module=self.path,
+                side=self.side,
+                call=self.call,
+                axes=list(self.axes),
+                shape=self.shape,
+                linear_in_input=_affine(self.value, tolerance),
+            )
+        except ValidationError as error:
+            raise TeacherError(
+                f"the standard has no place for the module {short(self.path)}",
+                where="the teacher's modules",
+                hint="names are up to 200 printable ASCII characters: a factory may rename it",
+            ) from error
 
 
 def watch_pass(

@@ -43,7 +43,7 @@ def test_a_teacher_is_trained_once_for_all_profiles(tmp_path: Path) -> None:
     assert teachers.find("own", "minimal") is None
     minimal, full = make(teachers, "minimal"), make(teachers, "full")
     assert minimal != full
-    folders = [tmp_path / "out" / "teachers" / f"own-{name}" for name in ("minimal", "full")]
+    folders = [tmp_path / "out" / "teachers" / "own" / name for name in ("minimal", "full")]
     sidecars = [read_sidecar(folder) for folder in folders]
     assert [sidecar.manifest.profile for sidecar in sidecars] == ["minimal", "full"]
     assert sidecars[0].manifest.teacher.files == sidecars[1].manifest.teacher.files
@@ -54,13 +54,13 @@ def test_a_teacher_is_trained_once_for_all_profiles(tmp_path: Path) -> None:
     assert dataset.name == "squares"
     found = teachers.find("own", "full")
     assert found is not None
-    assert found.folder == "teachers/own-full"  # relative: the folder of a bench can move
+    assert found.folder == "teachers/own/full"  # relative: the folder of a bench can move
 
 
 def test_making_it_again_gives_the_same_digest(tmp_path: Path) -> None:
     teachers = shelf(MADE, tmp_path)
     first = make(teachers, "minimal")
-    manifest = tmp_path / "out" / "teachers" / "own-minimal" / "dfkd_meta.json"
+    manifest = tmp_path / "out" / "teachers" / "own" / "minimal" / "dfkd_meta.json"
     later = json.loads(manifest.read_text())
     later["provenance"]["created"] = "2031-01-01T00:00:00Z"
     manifest.write_text(json.dumps(later))
@@ -89,7 +89,7 @@ def test_what_decides_a_teacher_decides_whether_it_is_kept(
 
 def test_other_weights_make_another_teacher(tmp_path: Path) -> None:
     make(shelf(MADE, tmp_path), "minimal")
-    weights = tmp_path / "out" / "teachers" / "own-minimal" / "model.safetensors"
+    weights = tmp_path / "out" / "teachers" / "own" / "minimal" / "model.safetensors"
     (tmp_path / "w.safetensors").write_bytes(weights.read_bytes())
     text = MADE.replace("train = { width = 0.25, training = { steps = 4, batch_size = 16 } }", "")
     text = text.replace("model =", 'weights = "w.safetensors"\nmodel =')
@@ -107,7 +107,7 @@ def test_a_variant_is_a_profile_without_some_records(tmp_path: Path) -> None:
     variant = '[variants.bare]\nprofile = "minimal"\nleave_out = ["quantiles/*"]\n'
     teachers = shelf(MADE + variant, tmp_path)
     make(teachers, "bare")
-    folder = tmp_path / "out" / "teachers" / "own-bare"
+    folder = tmp_path / "out" / "teachers" / "own" / "bare"
     kinds = {record.kind for record in read_sidecar(folder).manifest.statistics}
     assert "power_spectrum" in kinds
     assert "quantiles" not in kinds
@@ -115,7 +115,7 @@ def test_a_variant_is_a_profile_without_some_records(tmp_path: Path) -> None:
     assert shelf(MADE + variant.replace("bare", "other"), tmp_path).find("own", "other") is None
     own = MADE.replace('"squares" }', '"squares", leave_out = ["quantiles/*"] }')
     make(shelf(own, tmp_path), "minimal")
-    statistics = read_sidecar(folder.with_name("own-minimal")).manifest.statistics
+    statistics = read_sidecar(folder.with_name("minimal")).manifest.statistics
     assert "quantiles" not in {record.kind for record in statistics}
     with pytest.raises(UsageError, match="a profile has that name"):
         shelf(MADE + variant.replace("bare", "full"), tmp_path)
@@ -126,7 +126,7 @@ def test_a_changed_sidecar_is_noticed(bench: Bench, tmp_path: Path) -> None:
     ready = bench.teachers.make("blobs", "full", device=CPU, progress=Silent())
     assert bench.teachers.find("blobs", "full") == ready
     assert Path(ready.folder).is_absolute()
-    stamp = bench.out / "teachers" / "blobs-full.json"
+    stamp = bench.out / "teachers" / "blobs" / "full.json"
     stamp.write_text(stamp.read_text().replace(ready.digest, "0" * 16))
     assert bench.teachers.find("blobs", "full") is None
     stamp.write_text("not json")

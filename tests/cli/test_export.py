@@ -128,7 +128,7 @@ def test_without_labels(folder: Path) -> None:
         (["--set=limit=5"], 1, "fewer"),
         (["--set=temperature=0"], 2, "'temperature'"),
         (["--set=temperature=1e-300"], 2, "'temperature'"),
-        (["--set=dataset_name=\u00e9t\u00e9"], 2, "'dataset_name'"),
+        (["--set=dataset_name=\x1b[31m"], 2, "'dataset_name'"),
         (["--set=temperature"], 2, "not key=value"),
         (["--set=min_count=21"], 1, "class 0: 20"),
         (["--config=nowhere.toml"], 2, "cannot read the configuration"),

@@ -100,9 +100,11 @@ def test_names_that_the_standard_does_not_allow(tmp_path: Path) -> None:
     """A folder of data may be called anything; a module path may be very long."""
     dataset = data()
     dataset.name = "donn\u00e9es \n"
+    dataset.split = ""
     manifest = export(builtin(), dataset, config("minimal"), tmp_path / "out")
     assert manifest.provenance.dataset is not None
-    assert manifest.provenance.dataset.name == "donn?es ?"
+    assert manifest.provenance.dataset.name == "donn\u00e9es ?"
+    assert manifest.provenance.dataset.split == "unnamed"
     names = [RecordRequest("moments", ("x" * 195 + str(i),)).id for i in range(2)]
     assert len(set(names)) == 2
     assert max(map(len, names)) <= 160

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dfkd_meta.errors import DataError, StatisticsError
+from dfkd_meta.errors import DataError, StatisticsError, UsageError
 from dfkd_meta.producer import blocks
 from dfkd_meta.producer.export import export
 from dfkd_meta.sidecar import SidecarError
@@ -30,8 +30,13 @@ def test_a_failing_export_leaves_the_folder_as_it_was(
         export(builtin(), data(), config("minimal"), out)
     before = {path.name: path.read_bytes() for path in out.iterdir()} if existing else {}
     monkeypatch.setattr(blocks, "tracing_strength", lambda features, count: 1e9)  # DM404
-    with pytest.raises(SidecarError, match="DM404"):
-        export(builtin(), data(), config("standard"), out)
+    if existing:
+        with pytest.raises(UsageError, match="not empty"):
+            export(builtin(), data(), config("standard"), out)
+    with pytest.raises(SidecarError, match="DM404") as caught:
+        export(builtin(), data(), config("standard"), out, overwrite=True)
+    assert str(out) in (caught.value.where or "")
+    assert caught.value.hint is None
     teacher = open_teacher(out) if existing else builtin()
     with pytest.raises(SidecarError):
         export(teacher, data(), config("standard"), out)

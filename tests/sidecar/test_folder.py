@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dfkd_meta.errors import DfkdMetaError, StatisticsError
+from dfkd_meta.folders import write_whole
 from dfkd_meta.sidecar import (
     MANIFEST_FILE,
     TENSOR_FILE,
@@ -23,7 +24,7 @@ from dfkd_meta.sidecar import (
     validate_sidecar,
     write_sidecar,
 )
-from dfkd_meta.sidecar.files import inside, sidecar_folder, write_whole
+from dfkd_meta.sidecar.files import inside, sidecar_folder
 from tests.sidecar.example import Example, full, put, small
 
 

@@ -96,7 +96,8 @@ class NpzReader:
             shape, _, dtype = header(member)
         if dtype.hasobject:
             raise DataError("the array holds pickled objects, which can run code", where=where)
-        room = DEFLATE_RATIO * file.getinfo(name).compress_size
+        packed = min(file.getinfo(name).compress_size, self.path.stat().st_size)
+        room = DEFLATE_RATIO * packed
         if math.prod(shape) * dtype.itemsize > room:
             raise DataError(f"the header declares {shape}, more than the file holds", where=where)
 

@@ -79,9 +79,9 @@ class Evidence:
     def role(self, record: StatisticRecord, role: str) -> TensorRef | None:
         """The reference of a role whose axes are as many as the kind says."""
         kind, ref = known_kind(record), record.tensors.get(role)
-        if kind is None or ref is None or len(ref.shape) != len(kind.roles[role].axes.split()):
-            return None
-        return ref
+        rule = kind.roles.get(role) if kind else None  # files may have roles of a later version
+        fits = ref and rule and len(ref.shape) == len(rule.axes.split())
+        return ref if fits else None
 
     def fact(self, name: str, find: Callable[..., Any], *refs: TensorRef | None) -> Any:
         """What ``find`` says of the values of tensors; None when one cannot be read.

@@ -9,11 +9,13 @@ from dfkd_meta.sidecar.checks.evidence import Evidence
 from dfkd_meta.sidecar.issues import pointer, short
 from dfkd_meta.sidecar.manifest import InputSpec, Tap, channel_axis
 
+LARGEST = 1e18  # the quotient of two such numbers is one of float32
+WIDEST = 2**16
 CHANNELS = {"gray": 1, "rgb": 3, "bgr": 3}
 
 
 def check_layout(evidence: Evidence) -> None:
-    """DM301 to DM309."""
+    """DM301 to DM309, DM319."""
     _check_inputs(evidence, evidence.manifest.inputs)
     outputs = evidence.manifest.outputs
     names = outputs.label_names
@@ -57,8 +59,21 @@ def disagreements(inputs: InputSpec) -> Iterator[tuple[str, str, str]]:
     for name, values in (("mean", inputs.mean), ("std", inputs.std)):
         if len(values) != channels:
             yield "DM303", name, f"{len(values)} values for {channels} channels"
+    yield from _beyond_numbers(inputs)
     if inputs.color_order is not None and channels != CHANNELS[inputs.color_order]:
         yield "DM304", "color_order", f"{inputs.color_order} with {channels} channels"
+
+
+def _beyond_numbers(inputs: InputSpec) -> Iterator[tuple[str, str, str]]:
+    """What a float32 cannot hold, or no image is large enough for."""
+    for name in ("value_range", "mean", "std"):
+        if any(abs(value) > LARGEST for value in getattr(inputs, name)):
+            yield "DM319", name, f"a number beyond {LARGEST:.0e}"
+    if any(deviation < 1 / LARGEST for deviation in inputs.std):
+        yield "DM319", "std", f"a number below {1 / LARGEST:.0e}"
+    if inputs.crop_pct is not None and max(inputs.shape) > inputs.crop_pct * WIDEST:
+        text = f"{inputs.crop_pct:g}: images would have to be more than {WIDEST:,} pixels wide"
+        yield "DM319", "crop_pct", text
 
 
 def _check_outer_tap(evidence: Evidence, path: str, tap: Tap) -> None:

@@ -15,11 +15,12 @@ from dfkd_meta.sidecar.manifest import Privacy, StatisticRecord, Tap
 USUAL_FLOOR = 11
 STRENGTH_TOLERANCE = 1e-3
 SAMPLES_PER_ROW = 5  # fewer, and the rows of a factor come close to being the samples
+OF_ITS_OWN = 1e-3  # of its deviation: what a feature must add to those before it to count
 LEVEL_ROUNDING = 2.0**-23  # levels are float32
 
 
 def check_privacy(evidence: Evidence) -> None:
-    """DM401 to DM410."""
+    """DM401 to DM411."""
     privacy = evidence.manifest.privacy
     _check_mechanism(evidence, privacy)
     if privacy.min_group_size < USUAL_FLOOR:
@@ -151,8 +152,8 @@ def _check_rows(evidence: Evidence, path: str, record: StatisticRecord) -> None:
     """As many rows as samples hold the samples, where a sample is one observation."""
     if known_kind(record) is None or record.reduction == "channel" or not record.count:
         return
-    for role in ("factor", "basis"):
-        rows = evidence.fact("rows", _rows, evidence.role(record, role))
+    for role, count_rows in ROOTS.items():
+        rows = evidence.fact(count_rows.__name__, count_rows, evidence.role(record, role))
         counts = np.array(record.count, np.float64)
         if record.kind == "mixture":
             counts = evidence.fact("counts", np.array, evidence.role(record, "mode_count"))
@@ -169,6 +170,18 @@ def _rows(factor: Array) -> Array:
     """Rows other than zero of each matrix: `... k f` to `...`."""
     rows: Array = factor.any(-1).sum(-1)
     return rows
+
+
+def _rank(triangle: Array) -> Array:
+    """Rows of each triangle that those above do not span, but for rounding: `... f f` to `...`."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        own = np.diagonal(triangle, axis1=-2, axis2=-1)
+        squares = np.einsum("...ij,...ij->...i", triangle, triangle, dtype=np.float64)
+        rank: Array = (own > OF_ITS_OWN * np.sqrt(squares)).sum(-1)
+        return rank
+
+
+ROOTS = {"factor": _rows, "basis": _rows, "cholesky": _rank, "logit_cholesky": _rank}
 
 
 def _check_input(evidence: Evidence, path: str, record: StatisticRecord) -> None:

@@ -16,7 +16,7 @@ from dfkd_meta.sidecar.manifest import StatisticRecord
 # float32 sums of thousands of probabilities, and F16 storage, miss 1 by about this much.
 SUM_TOLERANCE = 2e-3
 TOLERANCE = 1e-3  # rounding in float16 leaves a cosine or a covariance by less than this
-MOST_CHANNELS = 1024  # eigenvalues of larger matrices would take minutes
+MOST_CHANNELS = 4096  # larger matrices would take minutes and gigabytes
 # Rows of at most this many elements are looked at together, to keep temporary memory small.
 CHUNK = 2**22
 
@@ -91,7 +91,11 @@ def _is_cosine(x: Array) -> bool:
 
 
 def _is_covariance(x: Array) -> bool:
-    """Symmetric and positive semidefinite, but for rounding."""
+    """Symmetric and positive semidefinite, but for rounding, and of a size that can be checked."""
+    if x.shape[-1] != x.shape[-2]:
+        return True  # noted as DM333
+    if x.shape[-1] > MOST_CHANNELS:
+        return False
     x = x.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         rounding = TOLERANCE * np.abs(x).max((-2, -1))
@@ -99,9 +103,13 @@ def _is_covariance(x: Array) -> bool:
             return True  # noted as DM340
         if (np.abs(x - np.swapaxes(x, -1, -2)).max((-2, -1)) > rounding).any():
             return False
-    if x.shape[-1] > MOST_CHANNELS:
-        return bool((np.diagonal(x, axis1=-2, axis2=-1) >= 0).all())
-    return bool((np.linalg.eigvalsh(x).min(-1) >= -rounding).all())
+    # No eigenvalue is below -rounding where a Cholesky factor of x + rounding I exists.
+    allowed = np.where(rounding > 0, rounding, 1.0)[:, None, None] * np.eye(x.shape[-1])
+    try:
+        np.linalg.cholesky(x + allowed)
+    except np.linalg.LinAlgError:
+        return False
+    return True
 
 
 def _check_quantiles(evidence: Evidence, path: str, record: StatisticRecord) -> None:

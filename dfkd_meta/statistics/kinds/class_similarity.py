@@ -29,6 +29,7 @@ class ClassSimilarity(Accumulator):
     """
 
     kind = "class_similarity"
+    parameters = ("module",)
 
     def __init__(self, request: RecordRequest, context: Context) -> None:
         super().__init__(request, context)

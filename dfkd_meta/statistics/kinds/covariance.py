@@ -9,6 +9,7 @@ from dfkd_meta.errors import StatisticsError
 from dfkd_meta.statistics.base import Accumulator, Context, RecordRequest, Result, statistics
 from dfkd_meta.statistics.factors import (
     backed_rows,
+    backs_triangle,
     lower_factor,
     nystrom_eigenpairs,
     sketch_matrix,
@@ -27,10 +28,11 @@ class Covariance(Accumulator):
     """Population covariance (divisor n) per group, as a square root of it.
 
     Roles: ``mean`` `g f` and either ``cholesky`` L `g f f` (Sigma = L L^T; exists for singular
-    Sigma too), or with the parameter ``rank``, and always beyond ``exact_up_to`` features,
-    ``factor`` F `g k f` and ``residual_variance`` r `g`: Sigma ~ F^T F + r I, trace exact
-    (probabilistic PCA, see ``factors.split_residual``). Where a sample is one observation, a group
-    has one row for every 5 of its samples at most, and rows of zeros where others have more.
+    Sigma too), or ``factor`` F `g k f` and ``residual_variance`` r `g`: Sigma ~ F^T F + r I, trace
+    exact (probabilistic PCA, see ``factors.split_residual``). It is the factor with the parameter
+    ``rank``, beyond ``exact_up_to`` features, and where a group has fewer than 5 samples for each
+    row of the triangle, which would hold them. Where a sample is one observation, a group has one
+    row for every 5 of its samples at most, and rows of zeros where others have more.
 
     Up to ``exact_up_to`` (1,024) features M2 is exact. Beyond, M2 is kept as its product with a
     seeded orthonormal test matrix of 2 rank + 10 columns, with exact per-feature variances: memory
@@ -38,12 +40,15 @@ class Covariance(Accumulator):
     """
 
     kind = "covariance"
+    parameters = ("rank", "exact_up_to", "seed")
     examples = ({}, {"rank": 2}, {"rank": 2, "exact_up_to": 4})
 
     def __init__(self, request: RecordRequest, context: Context) -> None:
         super().__init__(request, context)
         features = context.features
         self.sketched = features > int(request.params.get("exact_up_to", EXACT_FEATURES))
+        # With many observations in a sample, rows of a root hold no sample.
+        self.observations = request.reduction == "channel"
         rank = request.params.get("rank", DEFAULT_RANK if self.sketched else None)
         if rank is not None and int(rank) < 1:
             raise StatisticsError(f"rank must be at least 1, got {rank}", where=request.id)
@@ -67,10 +72,11 @@ class Covariance(Accumulator):
 
     def result(self) -> Result:
         arrays, params = {"mean": self.running.mean}, {}
-        if self.rank is None:
+        count, features = self.running.count, self.context.features
+        if self.rank is None and (self.observations or backs_triangle(count, features)):
             arrays["cholesky"] = lower_factor(self.running.moment("covariance"))
         else:
-            factor, arrays["residual_variance"] = self._low_rank(self.rank)
+            factor, arrays["residual_variance"] = self._low_rank(self.rank or features)
             arrays["factor"], params = factor, {"rank": factor.shape[1]}
             if self.sketched:
                 params["sketch_size"] = self.test_matrix.shape[1]
@@ -88,7 +94,7 @@ class Covariance(Accumulator):
             covariance = self.running.moment("covariance")
             trace = covariance.diagonal(dim1=-2, dim2=-1).sum(-1)
             pairs = top_eigenpairs(covariance, rank)
-        if self.request.reduction == "channel":  # many observations in a sample: rows hold none
+        if self.observations:
             return split_residual(*pairs, trace)
         most = backed_rows(self.running.count)
         factor, residual = split_residual(*pairs, trace, most)
@@ -98,7 +104,10 @@ class Covariance(Accumulator):
     def reference(
         cls, features: np.ndarray, groups: np.ndarray, request: RecordRequest, context: Context
     ) -> dict[str, np.ndarray]:
-        """Needs covariances of full rank: only then is the triangular root unique."""
+        """Needs covariances of full rank: only then is the triangular root unique.
+
+        And at least 5 samples for each feature, as the triangle does.
+        """
         found = []
         for group in range(context.groups):
             rows = np.concatenate(features[groups == group])

@@ -24,6 +24,7 @@ class Dropout(Accumulator):
     """
 
     kind = "dropout"
+    parameters = ("sites",)
 
     def result(self) -> Result:
         known = dropout_sites(self.context.module)

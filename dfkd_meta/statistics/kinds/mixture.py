@@ -68,6 +68,7 @@ class Mixture(Accumulator):
     """
 
     kind = "mixture"
+    parameters = ("modes", "rank", "seed", "cluster_tap", "exact_up_to")
     pools = False
     examples = ({"modes": 1, "rank": 2}, {"modes": 1, "rank": 2, "exact_up_to": 4})
 

@@ -16,6 +16,7 @@ SMALLEST, OCTAVES = 2.0**-20, 40  # magnitudes told apart; less is 0, more count
 SHIFT = 17  # drops all but the first 6 bits of a float32's mantissa: 64 buckets per octave
 STEPS = OCTAVES << (23 - SHIFT)  # buckets for one sign
 BUCKETS = 2 * STEPS + 1
+ROUNDING = 1e-9  # 1 - 0.9 is a little less than 0.1
 ACCURACY = 2.0**-7  # relative: half a bucket
 
 
@@ -35,6 +36,7 @@ class Quantiles(Accumulator):
     """
 
     kind = "quantiles"
+    parameters = ("levels",)
     examples = ({}, {"levels": [0.3, 0.7]})
 
     def __init__(self, request: RecordRequest, context: Context) -> None:
@@ -59,17 +61,14 @@ class Quantiles(Accumulator):
 
     def result(self) -> Result:
         least = int(self.histogram.count.min())
-        levels = [
-            level
-            for level in self.levels
-            if min(level, 1 - level) * least >= self.context.min_count
-        ]
+        beyond = self.context.min_count * (1 - ROUNDING)
+        levels = [level for level in self.levels if min(level, 1 - level) * least >= beyond]
         if not levels:
             raise StatisticsError(
                 f"a group of {least} samples has no quantile with {self.context.min_count} "
                 "samples on either side",
                 where=self.request.id,
-                hint="use more data, or take the profile standard",
+                hint="use more data, or leave the record out",
             )
         return Result(
             {"probability": np.array(levels), "value": self.histogram.quantiles(levels)},
@@ -86,7 +85,7 @@ class Quantiles(Accumulator):
         levels = [
             level
             for level in request.params.get("levels", LEVELS)
-            if min(level, 1 - level) * least >= context.min_count
+            if round(min(level, 1 - level) * least, 6) >= context.min_count
         ]
         found = []
         for group in range(context.groups):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dfkd_meta.errors import StatisticsError
 from dfkd_meta.statistics.base import Accumulator, Context, RecordRequest, Result, statistics
-from dfkd_meta.statistics.factors import lower_factor
+from dfkd_meta.statistics.factors import backs_triangle, lower_factor
 from dfkd_meta.statistics.running import Full, Running
 
 DEFAULT_TEMPERATURE = 8.0  # Lopes et al. 2017
@@ -23,11 +23,13 @@ class SoftTargets(Accumulator):
     The logits are DIVIDED BY THE TEMPERATURE before everything, as the top-layer record of Lopes
     et al. 2017 is: z = logits / T; ``mean_probability`` `g c` = mean of softmax(z), in [0, 1];
     ``logit_mean`` `g c` = mean of z; ``logit_cholesky`` L `g c c` with L L^T = the population
-    covariance of z, left out (it takes c^2 values per class) with the parameter ``covariance`` =
-    false. Accumulated in float64; merge: Chan et al. 1983.
+    covariance of z, left out with the parameter ``covariance`` = false (it takes c^2 values per
+    class), and where a group has fewer than 5 samples for each class, which would be in it.
+    Accumulated in float64; merge: Chan et al. 1983.
     """
 
     kind = "soft_targets"
+    parameters = ("temperature", "covariance")
     examples = ({}, {"temperature": 4.0}, {"covariance": False})
 
     def __init__(self, request: RecordRequest, context: Context) -> None:
@@ -64,7 +66,7 @@ class SoftTargets(Accumulator):
             "mean_probability": self.probabilities.mean,
             "logit_mean": self.logits.mean,
         }
-        if self.logits.scatters:
+        if self.logits.scatters and backs_triangle(self.logits.count, self.context.features):
             arrays["logit_cholesky"] = lower_factor(self.logits.moment("covariance"))
         return Result(
             {role: tensor.cpu().numpy() for role, tensor in arrays.items()},

@@ -55,6 +55,7 @@ class Spectrum(Accumulator):
     """
 
     kind = "spectrum"
+    parameters = ("kept_fraction", "graph", "exact_up_to", "seed")
     examples = (
         {},
         {"kept_fraction": 0.5},

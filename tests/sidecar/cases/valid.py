@@ -99,6 +99,17 @@ def _many_rows() -> Example:
     return traced(made, cov=3)
 
 
+def _triangle() -> Example:
+    """11 samples bear two rows: the second triangle has three of its own, the first two."""
+    flat = np.diag(np.float32([1, 2, 0]))
+    made = empty().add(
+        record("cov", "covariance", "fc", "unit", classes=True, count=[11, 11]),
+        mean=np.zeros((2, 3), np.float32),
+        cholesky=np.stack([flat, np.eye(3, dtype=np.float32)]),
+    )
+    return traced(made, cov=3)
+
+
 def _dropout() -> Example:
     item = record("d", "dropout", None, None, params={"sites": ["drop1", "drop2"]})
     return empty().add(item, keep_probability=[0.8, 0.5]).seal()
@@ -225,5 +236,6 @@ CASES = [
         put("/privacy/tracing_strength/m", 1.414214),
     ]),
     Case("more-rows-than-samples-bear", ["DM411"], _many_rows()),
+    Case("a-triangle-that-holds-its-samples", ["DM411"], _triangle()),
     Case("input-record-in-standard", ["DM407", "DM408"], full(), [put("/profile", "standard")]),
 ]  # fmt: skip
