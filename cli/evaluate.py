@@ -38,7 +38,7 @@ def command(
 
         net = open_teacher(model, factory=factory).to(pick_device(device))
         dataset = open_data(data, split=split)
-        require_evaluable(dataset, net.inputs, net.outputs.num_classes)
+        require_evaluable(dataset, net.inputs, net.outputs)
         progress = TerminalProgress(quiet)
         right, count = class_counts(net.module, dataset, net.inputs, progress=progress)
         names = net.outputs.label_names or [str(label) for label in range(len(count))]

@@ -87,7 +87,10 @@ def errors_as_text() -> Iterator[None]:
 
 
 class TerminalProgress:
-    """Draws ``dfkd_meta.progress.Progress`` on stderr; bars only on a terminal, steps always."""
+    """Draws ``dfkd_meta.progress.Progress`` on stderr; bars only on a terminal.
+
+    ``quiet`` leaves warnings alone.
+    """
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
@@ -98,6 +101,11 @@ class TerminalProgress:
             from rich.markup import escape
 
             self.console.print(f"[cyan]>[/] {escape(printable(message))}", soft_wrap=True)
+
+    def warn(self, message: str) -> None:
+        from rich.markup import escape
+
+        self.console.print(f"[bold yellow]WARNING:[/] {escape(printable(message))}", soft_wrap=True)
 
     def track(self, items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
         from rich import progress as bars

@@ -63,8 +63,12 @@ class Pool:
         return min(self.added, self.capacity)
 
     def add(self, batch: SyntheticBatch) -> None:
-        """Append rows; the oldest make room. Rows without labels make the whole pool unlabeled."""
-        batch = batch.select(torch.arange(len(batch))[-self.capacity :])
+        """Append rows; the oldest make room. Rows without labels make the whole pool unlabeled.
+
+        Of more rows than the pool holds, some from everywhere: rows may be sorted by class.
+        """
+        most = min(len(batch), self.capacity)
+        batch = batch.select(torch.arange(most) * len(batch) // most)
         labeled = batch.labels is not None and (self._labels is not None or not self.added)
         self._images = self._room(self._images, batch.images, len(batch))
         self._labels = self._room(self._labels, batch.labels, len(batch)) if labeled else None

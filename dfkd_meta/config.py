@@ -49,13 +49,21 @@ def load_config(
     return make_config(model, values)
 
 
-def make_config(model: type[C], values: Mapping[str, Any]) -> C:
-    """Validate a mapping against a configuration model. Raises UsageError."""
+def make_config(model: type[C], values: Mapping[str, Any], *, prefix: str = "") -> C:
+    """Validate a mapping against a configuration model; ``prefix`` is where users type its keys.
+
+    Raises UsageError.
+    """
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = prefix + ".".join(str(part) for part in first["loc"])
+        if first["type"] == "value_error":  # of a rule of ours, which says it all
+            text = first["msg"].removeprefix("Value error, ")
+            raise UsageError(f"option {key!r}: {text}" if key else text) from None
+        if first["type"] == "missing":
+            raise UsageError(f"option {key!r} is missing", hint=f"--set {key}=...") from None
         if first["type"] == "extra_forbidden":
             raise UsageError(
                 f"there is no option {key!r}",
@@ -78,16 +86,20 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
 
 
-def described(model: type[Config], prefix: str = "") -> list[dict[str, Any]]:
+def described(
+    model: type[Config], prefix: str = "", values: Config | None = None
+) -> list[dict[str, Any]]:
     """Every option as ``option`` (dotted key), ``type`` and ``default`` (as an assignment has it).
 
-    A default that is empty: the option must be given.
+    A default that is empty: the option must be given. ``values`` hold the defaults of a
+    configuration inside another, which may differ from its own.
     """
     rows: list[dict[str, Any]] = []
     for name, field in model.model_fields.items():
-        inner = field.get_default(call_default_factory=True)
+        own = field.get_default(call_default_factory=True)
+        inner = own if values is None else getattr(values, name)
         if isinstance(inner, Config):
-            rows += described(type(inner), f"{prefix}{name}.")
+            rows += described(type(inner), f"{prefix}{name}.", inner)
             continue
         default = "" if field.is_required() else json.dumps(to_jsonable_python(inner))
         rows.append({"option": prefix + name, "type": _words(field.annotation), "default": default})

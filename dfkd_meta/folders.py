@@ -49,15 +49,8 @@ def require_free(
         there = place.exists()
         if there and not place.is_dir():
             raise UsageError("the output folder is a file", where=str(out))
-        if there and any(place.iterdir()):
-            if not overwrite:
-                raise UsageError("the output folder is not empty", where=str(out), hint=hint)
-            if not any((place / name).is_file() for name in OURS):
-                raise UsageError(
-                    "the output folder holds neither a model nor a sidecar that could be replaced",
-                    where=str(out),
-                    hint="choose another --out, or delete that folder yourself",
-                )
+        if there and not overwrite and any(place.iterdir()):
+            raise UsageError("the output folder is not empty", where=str(out), hint=hint)
         for whose, kept in (("the folder you are in", Path.cwd()), ("your own folder", _home())):
             if kept is not None and kept.is_relative_to(place):
                 raise UsageError(
@@ -78,6 +71,12 @@ def require_free(
                     where=str(out),
                     hint="choose another --out",
                 )
+        if there and any(place.iterdir()) and not any((place / name).is_file() for name in OURS):
+            raise UsageError(
+                "the output folder holds neither a model nor a sidecar that could be replaced",
+                where=str(out),
+                hint="choose another --out, or delete that folder yourself",
+            )
         with _scratch_for(place):
             pass
     except OSError as error:

@@ -14,6 +14,9 @@ class Progress(Protocol):
     def step(self, message: str) -> None:
         """A named step begins, e.g. ``checking digests``."""
 
+    def warn(self, message: str) -> None:
+        """Something is probably wrong with what was given."""
+
     def track(self, items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
         """Yield the items while showing how many of ``total`` are done."""
 
@@ -22,6 +25,9 @@ class Silent:
     """Reports nothing: the default everywhere below the shell."""
 
     def step(self, message: str) -> None:
+        return None
+
+    def warn(self, message: str) -> None:
         return None
 
     def track(self, items: Iterable[T], *, total: int, what: str) -> Iterator[T]:

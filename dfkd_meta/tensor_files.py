@@ -20,7 +20,10 @@ def write_tensors(
     Raises DfkdMetaError when the system refuses, a full disk above all; nothing is left then.
     """
     try:
+        path.touch()
+        mode = path.stat().st_mode
         save_file(dict(tensors), path, metadata=metadata)
+        path.chmod(mode)  # the library makes files that nobody else can read
     except (OSError, SafetensorError) as error:
         path.unlink(missing_ok=True)
         raise DfkdMetaError(

@@ -154,6 +154,12 @@ def _run(grid: Grid, cell: Cell) -> Run:
     data = grid.teachers[cell.teacher].data
     if method in ON_TRAINING_DATA and data is not None:
         told["options"] = {"data": data, **told["options"]}
+    if budget.cpu_seconds and any(rule.images or "steps" in rule.training for rule in rules):
+        raise UsageError(
+            f"{cell}: the budget is a time, which decides images and training.steps, and an "
+            "override sets them as well",
+            hint="name the budgets that the override is for",
+        )
     try:
         config = load_config(DistillConfig, override=told)
         make_config(find_method(method).config, config.options)

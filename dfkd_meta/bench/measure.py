@@ -37,7 +37,7 @@ def run_cell(task: CellTask, device: torch.device) -> dict[str, Any]:
     digest = sha256_file(folder / MANIFEST_FILE)
     teacher = teacher_from_sidecar(folder, sidecar, factory=task.factory).to(device)
     test = open_data(task.test, split="test")
-    require_evaluable(test, teacher.inputs, teacher.outputs.num_classes)
+    require_evaluable(test, teacher.inputs, teacher.outputs)
     config, planning = _planned(task, teacher, sidecar, device)
     # Named after the manifest: a checkpoint of a teacher that was made again since is left alone.
     checkpoint = Path(task.place) / f"{digest[:16]}.checkpoint"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -60,11 +61,29 @@ class Job:
 
 
 def results(bench: Bench) -> list[tuple[Run, Record | None]]:
-    """Every run of the grid with what the journal says of it."""
+    """Every run of the grid with what the journal says of it.
+
+    Where a teacher is not at hand, so that nothing can be compared with it, that is the latest
+    result under the names of the run.
+    """
     records = read_journal(bench.journal)
+    by_name = {json.dumps(record["cell"], sort_keys=True): record for record in records.values()}
     runs = runs_of(bench.grid)
     jobs = {job.run.cell: job for job in _jobs(bench, runs)}
-    return [(run, records.get(jobs[run.cell].key) if run.cell in jobs else None) for run in runs]
+    found, unsure = [], 0
+    for run in runs:
+        if run.cell in jobs:
+            record = records.get(jobs[run.cell].key)
+        else:
+            record = by_name.get(json.dumps(asdict(run.cell), sort_keys=True))
+            unsure += record is not None
+        found.append((run, record))
+    if unsure:
+        bench.progress.warn(
+            f"{unsure} results are of teachers that are not here: whether they belong to this grid "
+            "as it is now cannot be told"
+        )
+    return found
 
 
 def run_grid(bench: Bench, only: Sequence[str] = ()) -> list[Record]:

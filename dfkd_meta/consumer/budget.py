@@ -16,7 +16,7 @@ import torch
 from dfkd_meta.batches import SyntheticBatch
 from dfkd_meta.consumer.pipeline import DistillConfig, check_student, make_recipe, most_kept
 from dfkd_meta.consumer.run import Distillation
-from dfkd_meta.errors import MethodError, UsageError
+from dfkd_meta.errors import UsageError
 from dfkd_meta.sidecar import Sidecar
 from dfkd_meta.synthesis.recipe import SHARE, Recipe
 from dfkd_meta.teachers import Teacher
@@ -73,8 +73,8 @@ def plan_budget(
     ``turn`` set to it, and where its first batches would take long, ``options.batch_size`` to fewer
     inputs. Counts are at least 1. The measurement itself comes on top.
 
-    Raises as ``run_method`` does, and MethodError when half the time would have passed before the
-    first student step.
+    Raises as ``run_method`` does, and UsageError when half the time would have passed before the
+    first student step, or ``options.images`` says what the budget is to find.
     """
     check_student(teacher, config)
     recipe = make_recipe(teacher, sidecar, config, device)
@@ -86,13 +86,19 @@ def plan_budget(
     if smaller is not None:
         return plan_budget(teacher, sidecar, smaller, device, seconds, share=share, clock=clock)
     turn = config.turn
-    if turn is None and recipe.rounds is not None and recipe.rounds.share is not None:
+    open_turn = turn is None and "student_steps" not in config.options
+    if open_turn and recipe.rounds is not None and recipe.rounds.share is not None:
         left = seconds - recipe.rounds.warm_up * costs.batch
         turn = filling_turn(costs, left, recipe.rounds.share)
         recipe = replace(recipe, rounds=replace(recipe.rounds, student_steps=turn))
     _require_a_start(config.method, recipe, costs, seconds)
     most = min(MOST_IMAGES, most_kept(teacher))
     images, steps = fitting_counts(recipe, costs, seconds, share, most)
+    if images is not None and "images" in config.options:
+        raise UsageError(
+            "a budget decides how many inputs are made",
+            hint="leave out either it or options.images",
+        )
     training = config.training.model_copy(update={"steps": steps})
     counts = {"images": images or config.images, "turn": turn, "training": training}
     return config.model_copy(update=counts)
@@ -147,7 +153,7 @@ def _require_a_start(name: str, recipe: Recipe, costs: Costs, seconds: float) ->
     """Refuse a budget that a method's first batches would use up before any student is trained."""
     first = recipe.rounds.warm_up + 1 if recipe.rounds else 0
     if first * costs.batch > seconds / 2:
-        raise MethodError(
+        raise UsageError(
             f"{name!r} makes {first} batches of about {costs.batch:.1f} s each before the first "
             f"student step, which leaves too little of {seconds:g} s",
             hint="a larger budget, or fewer and smaller batches: options.warm_up, "

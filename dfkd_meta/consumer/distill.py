@@ -76,7 +76,7 @@ def distill(
     progress.step(f"loading the teacher {sidecar.manifest.teacher.architecture}")
     teacher = teacher_from_sidecar(pulled.folder, sidecar, factory=factory).to(device)
     if evaluation is not None:
-        require_evaluable(evaluation, teacher.inputs, teacher.outputs.num_classes)
+        require_evaluable(evaluation, teacher.inputs, teacher.outputs)
     config = config.model_copy(update={"precision": settle(config.precision, device)})
     if seconds is not None:
         config = _within(seconds, teacher, sidecar, config, device, checkpoint if resume else None)
@@ -131,7 +131,11 @@ def _within(
         return plan_budget(teacher, sidecar, config, device, seconds, clock=clock)
     found = interrupted_config(interrupted)
     training = config.training.model_copy(update={"steps": found.training.steps})
-    planned: dict[str, object] = {"images": found.images, "turn": found.turn, "training": training}
+    planned: dict[str, object] = {
+        "images": found.images,
+        "turn": config.turn or found.turn,
+        "training": training,
+    }
     if found.method == config.method and "batch_size" in found.options:
         planned["options"] = {"batch_size": found.options["batch_size"], **config.options}
     return config.model_copy(update=planned)

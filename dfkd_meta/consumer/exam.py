@@ -19,7 +19,8 @@ class Exam:
 
     Inputs made beforehand lend some that are never trained on (``hold_out``). Where student and
     synthesis take turns, a batch is judged before it joins the pool; ``wanted`` says that the next
-    one should be. ``result`` is the latest finding, None while there is none.
+    one should be. ``result`` is the latest finding, None while there is none, ``judged_after`` so
+    many student steps.
     """
 
     def __init__(self, teacher: Teacher, student: nn.Module, steps: int) -> None:
@@ -30,6 +31,7 @@ class Exam:
         self.held_out: SyntheticBatch | None = None
         self.wanted = False
         self.result: float | None = None
+        self.judged_after = 0
 
     def hold_out(self, batch: SyntheticBatch, images: int) -> SyntheticBatch:
         """Keep some rows of the first batch of ``images`` inputs, at random; returns the others."""
@@ -46,7 +48,7 @@ class Exam:
 
     def judge(self, images: Tensor, steps_done: int) -> str:
         """Look at inputs `n ...`; returns what to tell the user."""
-        self.wanted = False
+        self.wanted, self.judged_after = False, steps_done
         self.result = agreement(self.student, self.teacher, images)
         return (
             f"{steps_done:,} of {self.steps:,} student steps: student and teacher agree on "
@@ -56,10 +58,16 @@ class Exam:
     def state(self) -> State:
         held = self.held_out
         rows = None if held is None else {"images": held.images, "labels": held.labels}
-        return {"held_out": rows, "wanted": self.wanted, "result": self.result}
+        return {
+            "held_out": rows,
+            "wanted": self.wanted,
+            "result": self.result,
+            "judged_after": self.judged_after,
+        }
 
     def load_state(self, state: State) -> None:
         rows = state["held_out"]
         device = next(self.student.parameters()).device
         self.held_out = None if rows is None else SyntheticBatch(**rows).to(device)
         self.wanted, self.result = state["wanted"], state["result"]
+        self.judged_after = state["judged_after"]

@@ -24,6 +24,7 @@ WHAT = {
     "given": "other data",
     "config": "other settings",
 }
+SAVING = 0.05  # of the time at most
 SAVE_EVERY = 30.0  # seconds between checkpoints; what is lost by a kill is made again, identically
 
 
@@ -50,11 +51,14 @@ class Checkpoint:
             "version": versions()["dfkd_meta"],
         }
         self.saved_at = time.monotonic()
+        self.took = 0.0
 
     def keep(self, state: Callable[[], State]) -> None:
-        """Save the state, if it is time."""
-        if time.monotonic() - self.saved_at >= SAVE_EVERY:
+        """Save the state, if it is time: a large one more rarely, so that it costs little."""
+        now = time.monotonic()
+        if now - self.saved_at >= max(SAVE_EVERY, self.took / SAVING):
             self.write(state())
+            self.took = self.saved_at - now
 
     def write(self, state: State) -> None:
         """Save the state now."""

@@ -59,7 +59,7 @@ def check_names(config: DistillConfig) -> None:
 
     Raises UsageError for a method, an option of it, a loss or a student that there is not.
     """
-    make_config(find_method(config.method).config, config.options)
+    make_config(find_method(config.method).config, config.options, prefix="options.")
     for name in config.training.losses or {}:
         losses.get(name)
     check_student_name(config.student)

@@ -20,7 +20,7 @@ from dfkd_meta.hub import RUN_FILE, StudentFacts, student_card
 from dfkd_meta.machine import machine_facts, versions
 from dfkd_meta.report.grid import grid_png
 from dfkd_meta.sidecar import MANIFEST_FILE, sha256_file
-from dfkd_meta.teachers import count_parameters, denormalize, save_model
+from dfkd_meta.teachers import count_parameters, denormalize, save_model, valid_bounds
 from dfkd_meta.tensor_files import write_tensors
 
 GRID_IMAGES = 100
@@ -89,6 +89,8 @@ def describe(run: DistillRun) -> dict[str, Any]:
             "mirrored": run.outcome.mirrored,
             "agreement_on_synthetic": run.agreement,
             "agreement_on_new": run.outcome.agreement,
+            "agreement_on_new_after": run.outcome.judged_after,
+            "beyond_value_range": beyond_range(run),
             "accuracy": run.accuracy,
             "evaluated_on": run.evaluated_on,
             "seconds": _rounded(run.outcome.seconds),
@@ -98,9 +100,21 @@ def describe(run: DistillRun) -> dict[str, Any]:
     }
 
 
+def beyond_range(run: DistillRun) -> float:
+    """The share of the inputs' values that data cannot have: saved as data, they are cut off."""
+    pool, inputs = run.outcome.pool.images, run.teacher.inputs
+    low, high = valid_bounds(inputs)
+    slack = 1e-3 * (high - low)
+    beyond = 0
+    for start in range(0, len(pool), 1_000):
+        part = pool[start : start + 1_000]
+        beyond += int(((part < low - slack) | (part > high + slack)).sum())
+    return round(beyond / max(1, pool.numel()), 4)
+
+
 def repeat_command(run: DistillRun) -> str:
     """The command line that makes this student again: every setting that is not the default."""
-    where = run.pulled.folder.name
+    where = run.pulled.folder.resolve().name
     if run.pulled.repo_id is not None:
         where = f"{run.pulled.repo_id}@{run.pulled.commit}"
     settings = flatten(run.config.model_dump(mode="json", exclude_defaults=True))
@@ -111,7 +125,7 @@ def repeat_command(run: DistillRun) -> str:
         if key in ("student", "method", "seed"):
             words += [f"--{key}", str(value)]
         else:
-            words += ["--set", f"{key}={json.dumps(value)}"]
+            words += ["--set", f"{key}={json.dumps(value, ensure_ascii=False)}"]
     return shlex.join(words)
 
 
@@ -126,7 +140,7 @@ def _card_facts(run: DistillRun, facts: dict[str, Any], name: str) -> StudentFac
         name=name,
         architecture=run.outcome.student.architecture,
         parameters=facts["student"]["parameters"],
-        teacher=run.pulled.repo_id or run.pulled.folder.name,
+        teacher=run.pulled.repo_id or run.pulled.folder.resolve().name,
         commit=run.pulled.commit,
         teacher_architecture=manifest.teacher.architecture,
         teacher_parameters=manifest.teacher.parameters,
@@ -140,6 +154,8 @@ def _card_facts(run: DistillRun, facts: dict[str, Any], name: str) -> StudentFac
         accuracy=run.accuracy,
         evaluated_on=run.evaluated_on,
         agreement=run.outcome.agreement,
+        judged_after=run.outcome.judged_after,
+        beyond_range=facts["result"]["beyond_value_range"],
         factory=run.outcome.student.architecture if own else None,
         data=Path(str(run.config.options.get("data"))).name if run.outcome.given else None,
     )

@@ -30,7 +30,7 @@ from dfkd_meta.seeding import derive_seed, generator_for
 from dfkd_meta.sidecar import Sidecar
 from dfkd_meta.synthesis.engine import Synthesizer
 from dfkd_meta.synthesis.recipe import Recipe
-from dfkd_meta.teachers import Teacher
+from dfkd_meta.teachers import Teacher, probe
 
 JUDGED = 200  # new inputs that a student is judged on where they cost next to nothing
 SHOWN = 1_000  # inputs kept of a method that has no pool
@@ -45,7 +45,8 @@ class Outcome:
     ``given`` says that it was data named by the user, not made from the teacher;
     ``images`` counts all inputs made. ``seconds`` and ``cpu_seconds`` (of this process, all
     threads) have the keys synthesis and training. ``agreement`` is the latest share of new inputs
-    on which student and teacher agreed, None where there were none (see ``Exam``). ``rules``
+    on which student and teacher agreed, ``judged_after`` so many steps, None where there were none
+    (see ``Exam``). ``rules``
     are how the student was optimized, with the defaults that were taken for it, and ``mirrored``
     whether it saw mirrored inputs.
     """
@@ -60,6 +61,7 @@ class Outcome:
     cpu_seconds: dict[str, float]
     notes: list[str]
     agreement: float | None = None
+    judged_after: int = 0
     given: bool = False
 
 
@@ -167,8 +169,12 @@ class Distillation:
             yield
 
     def outcome(self) -> Outcome:
-        """What came out. To be called when ``advance`` has ended."""
+        """What came out. To be called when ``advance`` has ended.
+
+        Raises TeacherError for a student that answers with NaN or infinity.
+        """
         student = replace(self.student, module=self.trainer.finish())
+        probe(student.module, self.teacher.inputs, where="the student, after its last step")
         fresh = self.recipe.rounds is not None and self.recipe.rounds.fresh
         pool = self.synthesizer.fresh_batch(SHOWN) if fresh else self.pool.contents()
         return Outcome(
@@ -182,6 +188,7 @@ class Distillation:
             cpu_seconds=self.cpu_seconds,
             notes=self.synthesizer.notes,
             agreement=self.exam.result,
+            judged_after=self.exam.judged_after,
             given=self.recipe.given is not None,
         )
 
@@ -232,7 +239,7 @@ class Distillation:
             batch = synthesizer.make_batch(size)
         if self.exam.wanted:
             progress.step(self.exam.judge(batch.images, self.trainer.steps_done))
-        if recipe.rounds is None:
+        if self._has_one_turn():
             batch = self.exam.hold_out(batch, recipe.images)
         if recipe.rounds is None or not recipe.rounds.fresh:
             self.pool.add(batch)
@@ -252,13 +259,20 @@ class Distillation:
         done, exam, rounds = self.trainer.steps_done, self.exam, self.recipe.rounds
         if not exam.due(done) or self.recipe.given is not None:
             return
-        if rounds is None:
+        if self._has_one_turn():
             if exam.held_out is not None:
                 progress.step(exam.judge(exam.held_out.images, done))
-        elif rounds.fresh:
+        elif rounds is not None and rounds.fresh:
             progress.step(exam.judge(self.synthesizer.fresh_batch(JUDGED).images, done))
         else:
             exam.wanted = True
+
+    def _has_one_turn(self) -> bool:
+        """Whether all inputs are made before the student's first step, so that none come later."""
+        rounds = self.recipe.rounds
+        if rounds is None:
+            return True
+        return not rounds.fresh and rounds.student_steps >= self.config.training.steps
 
     def _images(self) -> int:
         if self.recipe.given is not None:

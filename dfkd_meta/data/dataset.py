@@ -20,13 +20,15 @@ class Dataset(ABC):
     """Samples by index.
 
     ``name`` and ``split`` say where they come from (``all`` when the source has no splits);
-    ``labels`` are int64 `n` or None; ``value_range`` is (0, 1) for pixels and None when the values
-    mean what their author says; ``uniform`` says that all samples have one shape.
+    ``labels`` are int64 `n` or None, ``class_names`` what they number where the source says it;
+    ``value_range`` is (0, 1) for pixels and None when the values mean what their author says;
+    ``uniform`` says that all samples have one shape.
     """
 
     name: str
     split: str
     labels: NDArray[np.int64] | None
+    class_names: list[str] | None = None
     value_range: tuple[float, float] | None = None
     uniform: bool = True
 

@@ -10,18 +10,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dfkd_meta.data import Dataset, batches, count_batches
+from dfkd_meta.data import Dataset, batches, count_batches, match_classes
 from dfkd_meta.errors import DataError
 from dfkd_meta.progress import Progress, Silent
-from dfkd_meta.sidecar.manifest import InputSpec
+from dfkd_meta.sidecar.manifest import InputSpec, OutputSpec
 from dfkd_meta.teachers import Teacher, device_of
 
 COMPARED = 10_000  # inputs that two networks are compared on where there are more
 
 
-def require_evaluable(dataset: Dataset, inputs: InputSpec, num_classes: int) -> None:
-    """Raise the DataError of ``accuracy`` before the model is made: labels, classes, one sample."""
-    _require_classes(_require_labels(dataset), num_classes, where=dataset.name)
+def require_evaluable(dataset: Dataset, inputs: InputSpec, outputs: OutputSpec) -> None:
+    """Raise the DataError of ``accuracy`` before the model is made: labels, classes, one sample.
+
+    Classes that the data name get the numbers that the model gives them.
+    """
+    match_classes(dataset, outputs)
+    _require_classes(_require_labels(dataset), outputs.num_classes, where=dataset.name)
     next(batches(dataset, inputs, batch_size=1))
 
 

@@ -75,8 +75,18 @@ def build_student(
             told["shape"] = list(teacher.inputs.shape)
     told |= arguments or {}
     if source == "builtin":
-        return Student(source, name, told, build_model(name, told, seed=seed))
-    return Student(source, name, told, _own(name, told, teacher, seed))
+        module = build_model(name, told, seed=seed)
+        classes = probe(module.eval(), teacher.inputs, where=name)
+        module.train()
+    else:
+        module, classes = _own(name, told, teacher, seed)
+    if classes != teacher.outputs.num_classes:
+        raise TeacherError(
+            f"the student returns {classes} logits, "
+            f"the teacher has {teacher.outputs.num_classes} classes",
+            where=name,
+        )
+    return Student(source, name, told, module)
 
 
 def _narrower(name: str, teacher: Teacher, ratio: float) -> tuple[str, str, dict[str, Any]]:
@@ -101,20 +111,17 @@ def _narrower(name: str, teacher: Teacher, ratio: float) -> tuple[str, str, dict
 
 def _own(
     factory: str, arguments: Mapping[str, JsonValue], teacher: Teacher, seed: int
-) -> nn.Module:
-    """The caller's module, tried on two inputs. The global random state is left as it was."""
+) -> tuple[nn.Module, int]:
+    """The caller's module, tried on two inputs, and the number of its logits.
+
+    The global random state is left as it was.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         module = build_own(factory, arguments, option="student_arguments")
         classes = probe(module.eval(), teacher.inputs, where=factory)
         _try_in_training(module.train(), teacher.inputs, where=factory)
-    if classes != teacher.outputs.num_classes:
-        raise TeacherError(
-            f"the student returns {classes} logits, "
-            f"the teacher has {teacher.outputs.num_classes} classes",
-            where=factory,
-        )
-    return module
+    return module, classes
 
 
 def _try_in_training(module: nn.Module, inputs: InputSpec, *, where: str) -> None:

@@ -20,6 +20,8 @@ from dfkd_meta.hub.ids import parse_id, parse_source
 from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.sidecar import MANIFEST_FILE, read_manifest, validate_sidecar
 
+MODEL_FILES = ("config.json", "model.safetensors")
+
 
 @dataclass(frozen=True)
 class PulledSidecar:
@@ -81,6 +83,14 @@ def pull(
     folder = local_dir or hub.assets / place.repo_id.replace("/", "--") / place.commit
     if folder.exists() and not folder.is_dir():
         raise UsageError("there is a file in the place of the folder", where=str(folder))
+    if local_dir is not None and not (folder / MANIFEST_FILE).exists():
+        for name in MODEL_FILES:
+            if (folder / name).exists():
+                raise UsageError(
+                    f"the folder holds another model: {name} would be replaced",
+                    where=str(folder),
+                    hint="name a folder that is empty, or one that was pulled before",
+                )
     if local_dir is None and is_complete(folder):
         return PulledSidecar(folder, place.repo_id, place.commit)
     with staging_for(folder) as staging:

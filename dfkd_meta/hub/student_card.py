@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dfkd_meta.hub import front_matter
 from dfkd_meta.hub.card import DATA_FREE, TAGS, code, license_keys, table
 
+WORTH_SAYING = 0.005
 RUN_FILE = "run.json"  # what distill leaves beside a student, and nothing else does
 INPUTS = (
     " `synthetic.safetensors` holds inputs that it was trained on, raw as `images` are: they serve "
@@ -21,9 +22,10 @@ class StudentFacts:
 
     ``teacher`` is the repository id, or the folder's name for a teacher that is not on the Hub;
     ``commit`` is then None. ``sidecar_sha256`` is the digest of ``dfkd_meta.json``. ``agreement``
-    is that of student and teacher on inputs it has not learned from; ``factory`` the code of its
-    maker's own that builds it, if it is no built-in architecture; ``data`` the data it was trained
-    on, if it was given some.
+    is that of student and teacher on inputs it has not learned from, ``judged_after`` so many
+    steps; ``beyond_range`` the share of values in its inputs that data cannot have; ``factory`` the
+    code of its maker's own that builds it, if it is no built-in architecture; ``data`` the data it
+    was trained on, if it was given some.
     """
 
     name: str
@@ -43,6 +45,8 @@ class StudentFacts:
     accuracy: float | None = None
     evaluated_on: str | None = None
     agreement: float | None = None
+    judged_after: int = 0
+    beyond_range: float = 0.0
     factory: str | None = None
     data: str | None = None
 
@@ -72,7 +76,8 @@ def _body(facts: StudentFacts) -> str:
         ("accuracy", _accuracy(facts)),
     ]
     if facts.agreement is not None:
-        rows.append(("agreement with the teacher", f"{facts.agreement:.2%} of new inputs made so"))
+        text = f"{facts.agreement:.2%} of new inputs made so, after {facts.judged_after:,} steps"
+        rows.append(("agreement with the teacher", text))
     made = (
         "from its teacher and a sidecar of activation statistics. None of the teacher's training "
         "data were used."
@@ -95,6 +100,8 @@ def _body(facts: StudentFacts) -> str:
 def _use(facts: StudentFacts) -> str:
     words = json.dumps(facts.name) + (f', factory="{facts.factory}"' if facts.factory else "")
     inputs = "" if facts.data is not None else INPUTS
+    if inputs and facts.beyond_range >= WORTH_SAYING:
+        inputs += f" {facts.beyond_range:.0%} of their values, which data cannot have, are cut off."
     return (
         f"```python\nimport dfkd_meta\n\nstudent = dfkd_meta.open_model({words})\n"
         "logits = student(dfkd_meta.preprocess(images, student.inputs))\n```\n\n"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from dfkd_meta.data import Dataset, batches, count_batches
+from dfkd_meta.data import Dataset, batches, count_batches, match_classes
 from dfkd_meta.distillation.evaluation import accuracy
 from dfkd_meta.folders import new_folder, real_path, require_free
 from dfkd_meta.producer.blocks import (
@@ -56,6 +56,9 @@ def export(
     out, progress = Path(out), progress or Silent()
     if teacher.home != real_path(out):
         require_free(out, overwrite=overwrite, needed=teacher.files, hint=FREE)
+    for data in (dataset, evaluation):
+        if data is not None:
+            match_classes(data, teacher.outputs)
     taps = default_taps(teacher)
     labeled = dataset.labels is not None
     classes = teacher.outputs.num_classes
@@ -133,8 +136,8 @@ def tell_accuracy(found: Collection, progress: Progress) -> None:
     right, usual = found.recognized / found.samples, max(found.class_counts) / found.samples
     progress.step(f"the teacher gives {right:.1%} of these samples their label")
     if right - usual < LEARNED * (1 - usual):
-        progress.step(
-            f"WARNING: always naming the commonest class is right for {usual:.1%}: are these the "
+        progress.warn(
+            f"always naming the commonest class is right for {usual:.1%}: are these the "
             "weights, the normalization, the color order and the labels of this teacher?"
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 from torch import Tensor
 
 from dfkd_meta.batches import shuffled
@@ -66,12 +66,20 @@ def train_network(
     if int(dataset.labels.max()) < 1:
         raise DataError("training needs at least two classes", where=dataset.name)
     inputs = input_spec(dataset, config)
-    outputs = OutputSpec(num_classes=int(dataset.labels.max()) + 1, label_names=config.label_names)
+    names = config.label_names or dataset.class_names
+    classes = max(int(dataset.labels.max()) + 1, len(dataset.class_names or ()))
+    if names is not None and len(names) != classes:
+        raise UsageError(f"label_names has {len(names)} names for {classes} classes")
+    try:
+        outputs = OutputSpec(num_classes=classes, label_names=names)
+    except ValidationError as error:  # folders may be called anything
+        raise UsageError(
+            "a class has a name that the standard does not allow",
+            where=dataset.name,
+            hint="name the classes: --set label_names=[...]",
+        ) from error
     if evaluation is not None:
-        require_evaluable(evaluation, inputs, outputs.num_classes)
-    names = config.label_names
-    if names is not None and len(names) != outputs.num_classes:
-        raise UsageError(f"label_names has {len(names)} names for {outputs.num_classes} classes")
+        require_evaluable(evaluation, inputs, outputs)
     arguments: dict[str, Any] = {
         "num_classes": outputs.num_classes,
         "shape": list(inputs.shape),

@@ -96,12 +96,15 @@ class SidecarError(DfkdMetaError):
     def __init__(self, folder: str, report: ValidationReport, *, written: bool = True) -> None:
         first = report.errors[0]
         more = len(report.errors) - 1
+        hint = f"run 'dfkd-meta validate {folder}' for every issue"
+        if first.code == "DM101":
+            hint = "a folder with a sidecar is what 'dfkd-meta export' makes"
         state = "is not valid" if written else "would not be valid"
         super().__init__(
             f"the sidecar {state}: {first.code} {first.message}"
             + (f" (and {more} more)" if more else ""),
             where=f"{folder}: {first.path or 'dfkd_meta.json'}",
-            hint=f"run 'dfkd-meta validate {folder}' for every issue" if written else None,
+            hint=hint if written else None,
         )
         self.report = report
 

@@ -58,13 +58,15 @@ def upgrade_sidecar(folder: Path, out: Path | None = None, *, dry_run: bool = Fa
     return Upgrade(old, new, folder, (MANIFEST_FILE,))
 
 
+BESIDE = ("config.json", "README.md")  # of a published model, not of its sidecar
+
+
 def _copy(
     folder: Path, out: Path, evidence: Evidence, migrated: bytes, dry_run: bool
 ) -> tuple[str, ...]:
     require_free(out, hint="choose another --out")
-    teacher = [
-        file.path for file in evidence.manifest.teacher.files if (folder / file.path).is_file()
-    ]
+    files = [file.path for file in evidence.manifest.teacher.files]
+    teacher = [name for name in dict.fromkeys((*files, *BESIDE)) if (folder / name).is_file()]
     own = {TENSOR_FILE: evidence.own.data} if evidence.own and evidence.own.data else {}
     if not dry_run:
         with new_folder(out) as scratch:

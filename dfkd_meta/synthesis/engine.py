@@ -161,7 +161,8 @@ class Synthesizer:
             source.after_step()
         with torch.no_grad():
             images = best[1] if best else self._made().clone()
-            self._remember(images, targets, active, tap)
+            if self.guard.fault(images) is None:
+                self._remember(images, targets, active, tap)
         return images
 
     def _remember(

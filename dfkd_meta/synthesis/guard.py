@@ -13,6 +13,7 @@ from dfkd_meta.synthesis.sources.base import Source
 
 LEAST_SPREAD = 0.01  # a tenth of the lowest seen in healthy runs on digits
 RESTARTS = 3
+HEALTHY = 10  # good batches in a row after which earlier deaths are forgotten
 
 
 def relative_spread(images: Tensor) -> float:
@@ -30,37 +31,45 @@ def relative_spread(images: Tensor) -> float:
 class CollapseGuard:
     """Watches the batches of a generator; free pixels cannot collapse and are left alone.
 
-    A dead generator is started afresh, ``RESTARTS`` times; then MethodError. DAFL's published code
-    ends with identical images and a KD loss of 0 on MNIST, silently (its issue 6).
+    A dead generator is started afresh, ``RESTARTS`` times with few good
+    batches between them; then MethodError. DAFL's
+    published code ends with identical images and a KD loss of 0 on MNIST, silently (its issue 6).
     """
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self.restarts = 0
         self._moved = True
+        self._healthy = 0
 
     def watch(self, gradients: Sequence[Tensor | None]) -> None:
         """Note whether any gradient of a step is not zero."""
         if self.source.kind != "pixels":
             self._moved = any(g is not None and bool(g.any()) for g in gradients)
 
-    def check(self, images: Tensor, generator: torch.Generator) -> str | None:
-        """What is wrong with a finished batch `n ...`, after a restart; None when all is well."""
+    def fault(self, images: Tensor) -> str | None:
+        """What is wrong with a finished batch `n ...`; None when all is well."""
         if self.source.kind == "pixels" or len(images) < 2:
             return None
         spread = relative_spread(images)
-        if spread >= LEAST_SPREAD and self._moved:
+        if spread < LEAST_SPREAD:
+            return f"all images are the same (relative spread {spread:.4f})"
+        return None if self._moved else "the generator gets no gradient"
+
+    def check(self, images: Tensor, generator: torch.Generator) -> str | None:
+        """The fault of a batch, after a restart; None when all is well."""
+        reason = self.fault(images)
+        if reason is None:
+            self._healthy += 1
+            if self._healthy >= HEALTHY:
+                self.restarts = 0
             return None
-        reason = (
-            f"all images are the same (relative spread {spread:.4f})"
-            if spread < LEAST_SPREAD
-            else "the generator gets no gradient"
-        )
+        self._healthy = 0
         if self.restarts >= RESTARTS:
             raise MethodError(
                 f"the generator died again after {RESTARTS} restarts: {reason}",
-                hint="lower its learning rate (--set options.learning_rate=...) or raise the "
-                "weight of the balance term (--set terms.balance.weight=...)",
+                hint="lower its learning rate (--set options.learning_rate=...) or, where the "
+                "method has that term, raise terms.balance.weight",
             )
         self.restarts += 1
         self._moved = True
@@ -68,7 +77,8 @@ class CollapseGuard:
         return f"{reason}; the generator was started afresh ({self.restarts} of {RESTARTS})"
 
     def state(self) -> State:
-        return {"restarts": self.restarts, "moved": self._moved}
+        return {"restarts": self.restarts, "moved": self._moved, "healthy": self._healthy}
 
     def load_state(self, state: State) -> None:
         self.restarts, self._moved = state["restarts"], state["moved"]
+        self._healthy = state["healthy"]

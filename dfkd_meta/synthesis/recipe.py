@@ -201,7 +201,7 @@ class Method:
                 where=str(context.sidecar.folder),
                 hint="methods that work with it: " + ", ".join(works),
             )
-        return self.build(context, make_config(self.config, options))
+        return self.build(context, make_config(self.config, options, prefix="options."))
 
 
 methods: Registry[Method] = Registry("method", "dfkd_meta.synthesis.methods")

@@ -23,7 +23,7 @@ from dfkd_meta.teachers.teacher import Teacher, freeze, probe
 if TYPE_CHECKING:
     from dfkd_meta.sidecar import Sidecar
 
-OWN_CODE = ("local", "hub_mixin")  # sources that call the factory; others do not look at it
+OWN_CODE = ("local", "hub_mixin")  # sources that call the factory; others refuse one
 
 
 def open_teacher(
@@ -62,7 +62,7 @@ def open_teacher(
     if num_classes is not None and (not own or "num_classes" in parameters_of(name)):
         given.setdefault("num_classes", num_classes)
     files = () if weights is None else (weights,)
-    request = SourceRequest(name, given, files, name if own else None)
+    request = SourceRequest(name, given, files, name if own else factory)
     return _open("local" if own else "builtin", request, inputs, num_classes)
 
 
@@ -84,7 +84,10 @@ def teacher_from_sidecar(folder: Path, sidecar: Sidecar, *, factory: str | None 
     """
     reference = sidecar.manifest.teacher
     files = tuple(_verified(folder, entry) for entry in reference.files)
-    request = SourceRequest(reference.architecture, dict(reference.arguments), files, factory)
+    arguments, outputs = dict(reference.arguments), sidecar.manifest.outputs
+    if reference.source in OWN_CODE and factory and "num_classes" in parameters_of(factory):
+        arguments.setdefault("num_classes", outputs.num_classes)
+    request = SourceRequest(reference.architecture, arguments, files, factory)
     return _open(reference.source, request, sidecar.manifest.inputs, sidecar.manifest.outputs)
 
 
@@ -114,7 +117,7 @@ def _open_folder(folder: Path, inputs: InputSpec | None, factory: str | None) ->
         )
     if foreign is None:
         return _open("hub_mixin", SourceRequest(str(factory), raw, weights, factory), spec, None)
-    request = SourceRequest(foreign.architecture, foreign.arguments, tuple(foreign.files))
+    request = SourceRequest(foreign.architecture, foreign.arguments, tuple(foreign.files), factory)
     return _open(foreign.source, request, spec, None)
 
 
@@ -127,6 +130,12 @@ def _open_beside(folder: Path, factory: str | None) -> Teacher:
 def _open(
     source: str, request: SourceRequest, inputs: InputSpec, outputs: OutputSpec | int | None
 ) -> Teacher:
+    if request.factory is not None and source not in OWN_CODE:
+        raise UsageError(
+            f"the teacher is one of {source}, and a factory builds code of one's own",
+            where=request.where,
+            hint="leave --factory out",
+        )
     check_inputs(inputs, request.where)
     module = freeze(sources.get(source)(request))
     classes = probe(module, inputs, where=request.where)
@@ -146,7 +155,7 @@ def _open(
         outputs=outputs,
         weights=request.weights,
         files=request.files,
-        factory=request.factory if source in OWN_CODE else None,
+        factory=request.factory,
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,18 +17,22 @@ from dfkd_meta.teachers.axes import channel_axis, is_image
 TOLERANCE = 1e-4  # of the width of value_range: float rounding, not another scale
 
 
-def preprocess(raw: Tensor, inputs: InputSpec) -> Tensor:
+def preprocess(raw: Tensor | NDArray[np.generic], inputs: InputSpec) -> Tensor:
     """Resize, crop and normalize raw samples: ``(raw - mean) / std`` per channel.
 
-    ``raw`` is float `n c h w` (color as RGB), `n t f` or `n f` within ``inputs.value_range``; the
-    result is float32 `n ...` of ``inputs.shape``. Without ``crop_pct`` an image is resized to
-    h x w, whatever its aspect. With it, as in timm, to the larger size h/crop_pct x w/crop_pct, of
-    which the middle is kept: ``center`` (default) scales by the shorter side, ``squash`` both
-    sides; ``border`` is not supported. Resizing is torch's (half-pixel centers, ``nearest`` too, as
+    ``raw`` is `n c h w` (color as RGB), `n t f` or `n f` of floats within ``inputs.value_range``,
+    where that is [0, 1] also of whole numbers from 0 to 255; the result is float32 `n ...` of
+    ``inputs.shape``. Without ``crop_pct`` an image is resized to h x w, whatever its aspect. With
+    it, as in timm, to the larger size h/crop_pct x w/crop_pct, of which the middle is kept:
+    ``center`` (default) scales by the shorter side, ``squash`` both sides; ``border`` is not
+    supported. Resizing is torch's (half-pixel centers, ``nearest`` too, as
     Pillow has it), with an antialias filter when it shrinks. Raises DataError for another shape,
     values out of range or NaN.
     """
     low, high = inputs.value_range
+    raw = torch.as_tensor(raw)
+    if not raw.is_floating_point() and (low, high) == (0.0, 1.0):
+        raw = raw / 255
     slack = TOLERANCE * (high - low)
     if raw.numel() and not bool(((raw >= low - slack) & (raw <= high + slack)).all()):
         found = f"{raw.min().item():g} to {raw.max().item():g}"

@@ -23,7 +23,7 @@ from dfkd_meta.consumer.budget import (
 )
 from dfkd_meta.consumer.pipeline import DistillConfig
 from dfkd_meta.consumer.run import run_method
-from dfkd_meta.errors import MethodError, UsageError
+from dfkd_meta.errors import UsageError
 from dfkd_meta.sidecar import Sidecar, read_sidecar
 from dfkd_meta.synthesis.recipe import Recipe, Rounds, Weighted
 from dfkd_meta.synthesis.sources.pixels import PixelSource, gaussian_start
@@ -260,7 +260,7 @@ def test_a_warm_up_that_takes_half_the_time_is_refused(
     in_turns(monkeypatch, Rounds(student_steps=4, warm_up=20))
     clock = Ticking(1e-3)
     with teacher[0].module.register_forward_hook(clock.count):
-        with pytest.raises(MethodError, match=r"21 batches of about 0\.4 s") as caught:
+        with pytest.raises(UsageError, match=r"21 batches of about 0\.4 s") as caught:
             plan_budget(*teacher, settings(), CPU, 14.0, clock=clock)
         plan_budget(*teacher, settings(), CPU, 18.0, clock=clock)
     assert "warm_up" in str(caught.value.hint)

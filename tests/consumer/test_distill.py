@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +28,7 @@ from dfkd_meta.sidecar import SidecarError
 from dfkd_meta.teachers import open_teacher
 from tests.support.published import blobs
 from tests.support.small_recipes import write_blobs
+from tests.support.told import Told
 
 Published = Callable[[str, str], Path]
 T = TypeVar("T")
@@ -210,28 +211,15 @@ def test_the_inputs_of_one_run_can_be_the_data_of_another(
     )  # float16 over a std of about 0.2
 
 
-class Words:
-    """Progress that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def step(self, message: str) -> None:
-        self.said.append(message)
-
-    def track(self, items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
-        return iter(items)
-
-
 @pytest.mark.parametrize("method", ["recorded", "dafl", "deep_inversion"])
 def test_progress_shows_the_agreement_on_new_inputs(published: Published, method: str) -> None:
-    words, images = Words(), 40 if method == "deep_inversion" else None
+    words, images = Told(), 40 if method == "deep_inversion" else None
     settings = {"method": method, "images": images, "training": {"steps": 40, "batch_size": 16}}
     if method == "recorded":
         settings["options"] = {"drawn_batch": 64, "drawn_turn": 4}
     config = make_config(DistillConfig, settings)
     run = distill(PulledSidecar(published("digits_cnn", "full")), config, progress=words)
-    found = [line for line in words.said if "new inputs" in line]
+    found = [line for line in words.steps if "new inputs" in line]
     assert 5 <= len(found) <= 10  # taking turns, a look waits for the next batch
     assert run.outcome.agreement is not None
     assert f"agree on {100 * run.outcome.agreement:.1f} %" in found[-1]
@@ -250,7 +238,7 @@ def test_evaluation_data_that_do_not_fit_are_refused_before_the_work(
 ) -> None:
     known = None if labels is None else np.array(labels, dtype=np.int64)
     data = ArrayDataset("other", "test", images.astype(np.uint8), known)
-    said = Words()
+    said = Told()
     with pytest.raises(DataError, match=message):
         distill(
             PulledSidecar(published("digits_cnn", "full")),
@@ -258,7 +246,7 @@ def test_evaluation_data_that_do_not_fit_are_refused_before_the_work(
             evaluation=data,
             progress=said,
         )
-    assert not any("distilling" in line for line in said.said)
+    assert not any("distilling" in line for line in said.steps)
 
 
 def test_a_budget_becomes_plain_counts(published: Published, tmp_path: Path) -> None:

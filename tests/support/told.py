@@ -13,3 +13,6 @@ class Told(Silent):
 
     def step(self, message: str) -> None:
         self.steps.append(message)
+
+    def warn(self, message: str) -> None:
+        self.steps.append(f"WARNING: {message}")

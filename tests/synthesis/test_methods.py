@@ -122,7 +122,7 @@ def test_unknown_options_and_weights_are_refused(
     teacher, sidecar = opened(published("hinton800", "full"))
     context = MethodContext(teacher, sidecar, torch.device("cpu"))
     options = options_for(name, data)
-    with pytest.raises(UsageError, match="there is no option 'stepz'"):
+    with pytest.raises(UsageError, match=r"there is no option 'options\.stepz'"):
         methods.get(name).recipe(context, {**options, "stepz": 1})
     with pytest.raises(UsageError, match="no term 'nonsense'"):
         methods.get(name).recipe(context, options).reweighted({"nonsense": 1.0})

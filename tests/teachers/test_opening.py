@@ -184,8 +184,9 @@ def test_what_is_not_a_teacher(name: str) -> None:
         open_teacher(name, inputs=SPEC)
 
 
-def test_a_factory_is_forgotten_where_it_built_nothing(folder: Path) -> None:
-    assert open_teacher(folder, factory="own_nets:net").factory is None
+def test_a_factory_is_refused_where_it_would_build_nothing(folder: Path) -> None:
+    with pytest.raises(UsageError, match="code of one's own"):
+        open_teacher(folder, factory="own_nets:net")
 
 
 def test_no_input_specification_is_ever_assumed(folder: Path) -> None:

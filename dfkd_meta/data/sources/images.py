@@ -54,6 +54,7 @@ def open_images(spec: str, split: str) -> Dataset:
     labels = None if flat else np.array([label for _, label in labelled], dtype=np.int64)
     dataset = ImageFolder(paths, labels)
     dataset.name, dataset.split = root.resolve().name, split if splits else "all"
+    dataset.class_names = None if flat else classes
     return dataset
 
 

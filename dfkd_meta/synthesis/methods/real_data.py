@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dfkd_meta.batches import SyntheticBatch
 from dfkd_meta.config import Config
-from dfkd_meta.data import Dataset, open_data, real_pool
+from dfkd_meta.data import Dataset, match_classes, open_data, real_pool
 from dfkd_meta.errors import DataError
 from dfkd_meta.sidecar import InputSpec
 from dfkd_meta.synthesis.recipe import MethodContext, Recipe, method
@@ -86,9 +86,11 @@ def read_pool(
     shape or in classes.
     """
     inputs, classes = context.teacher.inputs, context.teacher.outputs.num_classes
-    dataset = _Recolored(open_data(config.data, split=config.split), inputs)
+    found = open_data(config.data, split=config.split)
     if not labeled:
-        dataset.labels = None
+        found.labels = None
+    match_classes(found, context.teacher.outputs)
+    dataset = _Recolored(found, inputs)
     labels = dataset.labels
     if labels is not None and (largest := int(labels[: config.limit].max(initial=0))) >= classes:
         raise DataError(

@@ -101,13 +101,19 @@ def recorded(context: MethodContext, config: RecordedConfig) -> Recipe:
     draws = read_draws(context.sidecar, context.device)
     if draws is not None:
         source = PixelSource(drawn_start(context, draws))
-        if _recognized(context, source) >= config.trust * _recognized_data(context):
+        recognized = _recognized(context, source)
+        if recognized >= config.trust * _recognized_data(context):
             return Recipe(
                 targets=TargetSampler(context.teacher.outputs.num_classes, context.device),
                 source=source,
                 images=config.drawn_batch,
                 batch_size=config.drawn_batch,
                 rounds=Rounds(config.drawn_turn, capacity=config.drawn_batch),
+                notes=(
+                    f"the teacher recognizes {recognized:.0%} of the inputs drawn from the "
+                    "sidecar, which are used as they are (options.trust; no other option but "
+                    "drawn_batch and drawn_turn counts)",
+                ),
             )
     return _refined(context, config, draws)
 

@@ -223,7 +223,8 @@ class MomentumNorms(Term):
 def pooled(count: Tensor, least: int) -> Tensor:
     """Groups 0, 1, ... of classes with so many rows each: int64 `c` to `c`.
 
-    Classes go on joining a group, in their order, until it has ``least`` rows.
+    A class joins the group that the rows before it have begun to fill, ``least`` at a time; so the
+    last group may have fewer.
     """
     group: Tensor = torch.unique((count.cumsum(0) - count) // least, return_inverse=True)[1]
     return group
