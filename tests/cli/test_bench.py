@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -224,3 +225,17 @@ def test_pairs_of_images_become_classes_of_their_own(tmp_path: Path) -> None:
     assert np.bincount(labels).min() > 400
     assert labels.max() == 8
     assert brightest.min() > 128  # a square on either side
+
+
+def test_results_are_shown_from_a_journal_alone(grid: Path, tmp_path: Path) -> None:
+    out, copy = tmp_path / "out", tmp_path / "copy"
+    command = ["bench", str(grid), "--device", "cpu", "--out"]
+    assert (
+        run(app, [*command, str(out), "--only", "seed=0", "--only", "method=noise"]).exit_code == 0
+    )
+    copy.mkdir()
+    shutil.copy(out / "results.jsonl", copy)
+    shown = run(app, [*command, str(copy), "--table", "-q"])
+    assert shown.exit_code == 0
+    assert (copy / "table.csv").read_text() == (out / "table.csv").read_text()
+    assert "1 results are of teachers that are not here" in shown.stderr

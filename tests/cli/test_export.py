@@ -200,3 +200,11 @@ def test_in_place(folder: Path) -> None:
     found = CliRunner().invoke(app, ["export", str(folder / "teacher"), *paths])
     assert found.exit_code == 0, found.stderr
     assert read_sidecar(folder / "teacher").manifest.profile == "standard"
+
+
+def test_a_warning_is_heard_under_quiet(folder: Path) -> None:
+    """The teacher of these tests was never trained."""
+    result = run(folder, str(folder / "teacher"), "-q")
+    assert result.exit_code == 0
+    assert "WARNING: always naming" in result.stderr
+    assert "batches of" not in result.stderr

@@ -32,3 +32,11 @@ def test_options_of_nothing() -> None:
     result = CliRunner().invoke(app, ["list", "options", "recordd"])
     assert result.exit_code == 2
     assert "did you mean recorded" in result.stderr
+
+
+def test_defaults_of_options_are_those_of_the_verb() -> None:
+    """``train`` has another batch size and loss than ``distill``."""
+    rows = json.loads(CliRunner().invoke(app, ["list", "options", "train", "--json"]).stdout)
+    found = {row["option"]: row["default"] for row in rows}
+    assert found["training.batch_size"] == "128"
+    assert found["training.losses"] == '{"hard": 1.0}'

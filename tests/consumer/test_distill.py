@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ from dfkd_meta.consumer.pipeline import DistillConfig
 from dfkd_meta.consumer.results import repeat_command, save_run
 from dfkd_meta.data import ArrayDataset
 from dfkd_meta.distillation.training import Trainer
-from dfkd_meta.errors import DataError, MethodError, UsageError
+from dfkd_meta.errors import DataError, MethodError, TeacherError, UsageError
 from dfkd_meta.hub import PulledSidecar
 from dfkd_meta.sidecar import SidecarError
 from dfkd_meta.teachers import open_teacher
@@ -309,3 +309,44 @@ def test_data_that_were_given_are_not_copied_and_not_called_data_free(
     card = (tmp_path / "student" / "README.md").read_text()
     assert f"on data: `{Path(source).name}`" in card
     assert "data-free" not in card
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [({"num_classes": 4}, "returns 4 logits"), ({"shape": [3, 8, 8]}, "fails on inputs of shape")],
+)
+def test_a_built_in_student_that_does_not_fit_is_refused(
+    published: Published, arguments: dict[str, object], says: str
+) -> None:
+    settings: dict[str, Any] = {"student": "digits_cnn", "student_arguments": arguments}
+    with pytest.raises(TeacherError, match=says):
+        run_on(published("digits_cnn", "full"), **settings)
+
+
+def test_a_run_is_not_saved_over_another_unasked(published: Published, tmp_path: Path) -> None:
+    run = run_on(published("digits_cnn", "full"))
+    save_run(run, tmp_path / "student")
+    (tmp_path / "student" / "mine").touch()
+    with pytest.raises(UsageError, match="not empty"):
+        save_run(run, tmp_path / "student")
+    facts = save_run(run, tmp_path / "student", overwrite=True)
+    assert not (tmp_path / "student" / "mine").exists()
+    assert facts["result"]["agreement_on_new_after"] <= facts["result"]["student_steps"]
+
+
+def test_what_of_the_inputs_data_cannot_have_is_said(published: Published, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"method": "noise", "images": 40, "options": {}}
+    run = run_on(published("digits_cnn", "full"), **settings)
+    facts = save_run(run, tmp_path / "student")
+    assert 0 < facts["result"]["beyond_value_range"] < 1
+    assert "are cut off" in (tmp_path / "student" / "README.md").read_text()
+
+
+def test_a_run_of_a_single_turn_is_judged_too(published: Published) -> None:
+    settings: dict[str, Any] = {
+        "turn": 1_000,
+        "options": {"trust": 9, "batch_size": 60, "steps": 2},
+    }
+    run = run_on(published("digits_cnn", "full"), **settings)
+    assert run.outcome.agreement is not None
+    assert run.outcome.judged_after == run.outcome.student_steps

@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from dfkd_meta.data import Dataset, data_paths, open_data
+from dfkd_meta.data import Dataset, data_paths, match_classes, open_data
 from dfkd_meta.data.dataset import check_labels
 from dfkd_meta.data.sources import data_sources
 from dfkd_meta.errors import DataError, UsageError
+from dfkd_meta.sidecar import OutputSpec
 from tests.data.conftest import IMAGES, LABELS, write_idx
 
 WANTED = torch.from_numpy(IMAGES[:, None].astype(np.float32)) / 255
@@ -252,3 +253,27 @@ def test_real_mnist(real_mnist: Path) -> None:
 def test_a_label_that_is_no_class_number_is_refused(label: int) -> None:
     with pytest.raises(DataError, match="no class number"):
         check_labels(np.array([0, label], dtype=np.uint64), 2, where="here")
+
+
+def test_classes_are_matched_by_name(tmp_path: Path) -> None:
+    """A class without images shifts no other."""
+    write_images(tmp_path)
+    for number, name in enumerate(("cat", "dog", "eel")):
+        (tmp_path / f"class{number}").rename(tmp_path / name)
+    found = open_data(str(tmp_path))
+    assert found.class_names == ["cat", "dog", "eel"]
+    names = ["ant", "dog", "cat", "eel"]
+    for _ in range(2):
+        match_classes(found, OutputSpec(num_classes=4, label_names=names))
+        assert found.labels is not None
+        assert np.bincount(found.labels).tolist() == [0, 4, 4, 4]
+        assert found.labels[0] == 2
+    other = open_data(str(tmp_path))
+    match_classes(other, OutputSpec(num_classes=3))
+    match_classes(other, OutputSpec(num_classes=3, label_names=["Katze", "Hund", "Aal"]))
+    assert other.labels is not None
+    assert np.bincount(other.labels).tolist() == [4, 4, 4]
+    with pytest.raises(DataError, match="3 classes, the model has 4"):
+        match_classes(other, OutputSpec(num_classes=4))
+    with pytest.raises(DataError, match="no class 'eel'"):
+        match_classes(other, OutputSpec(num_classes=3, label_names=["cat", "dog", "fox"]))

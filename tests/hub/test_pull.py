@@ -312,3 +312,10 @@ def test_local_folder_that_is_a_file(published: LoopbackHub, local: Path) -> Non
 def test_pull_is_for_ids(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not the id"):
         pull(str(tmp_path))
+
+
+def test_another_model_is_not_replaced(published: LoopbackHub, local: Path) -> None:
+    local.mkdir()
+    (local / "model.safetensors").write_bytes(b"mine")
+    refused(UsageError, "another model", local_dir=local)
+    assert [path.name for path in local.iterdir()] == ["model.safetensors"]

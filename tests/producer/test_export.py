@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -265,3 +266,30 @@ def test_a_teacher_that_knows_no_more_than_the_commonest_class_is_noticed(
     told = Told()
     tell_accuracy(Collection([], sum(counts), counts, recognized), told)
     assert any("are these the weights" in step for step in told.steps) == suspect
+
+
+def test_small_classes_are_not_in_their_covariances(tmp_path: Path) -> None:
+    """With fewer samples than features a whole covariance spans exactly its samples."""
+    dataset = data(60)  # 15 of each class for three: fewer than five for each of six features
+    export(builtin(), dataset, config("standard"), tmp_path / "out")
+    sidecar = read_sidecar(tmp_path / "out")
+    (covariance,) = sidecar.find("covariance")
+    assert set(covariance.tensors) == {"mean", "factor", "residual_variance"}
+    rows = sidecar.array(covariance, "factor").any(-1).sum(-1)
+    assert (rows <= min(covariance.count or []) // 5).all()
+    assert not [issue for issue in validate_sidecar(tmp_path / "out") if issue.code == "DM411"]
+
+
+def test_a_folder_of_links_is_a_home_too(tmp_path: Path) -> None:
+    """As in the cache of the Hub: the weights lie elsewhere, and only the sidecar is added."""
+    export(builtin(), data(), config("minimal"), tmp_path / "first")
+    blobs, folder = tmp_path / "blobs", tmp_path / "snapshots" / "abc"
+    blobs.mkdir()
+    folder.mkdir(parents=True)
+    (folder / "notes.txt").write_text("mine")
+    (folder / "config.json").write_bytes((tmp_path / "first" / "config.json").read_bytes())
+    shutil.copy(tmp_path / "first" / "model.safetensors", blobs / "abc")
+    (folder / "model.safetensors").symlink_to(blobs / "abc")
+    export(open_teacher(folder), data(), config("minimal"), folder)
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert (folder / "dfkd_meta.json").is_file()

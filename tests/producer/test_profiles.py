@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from dfkd_meta.errors import UsageError
-from dfkd_meta.producer.config import ExportConfig
+from dfkd_meta.producer.config import ExportConfig, Profile
 from dfkd_meta.producer.profiles import distinct_taps, honest_profile, plan
 from dfkd_meta.sidecar import StatisticRecord
 from dfkd_meta.statistics import RecordRequest, collect
@@ -396,3 +396,21 @@ def test_planning_leaves_the_random_state_alone() -> None:
     after = torch.rand(())
     torch.manual_seed(3)
     assert torch.equal(after, torch.rand(()))
+
+
+def test_few_samples_have_no_quantiles() -> None:
+    t = teacher(ToyNet())
+    taps = default_taps(t)
+    for samples, there in ((21, False), (22, True)):
+        for profile in get_args(Profile):
+            settings = ExportConfig(profile=profile)
+            requests = plan(settings, t, taps, labeled=True, samples=samples)
+            assert any(r.kind == "quantiles" for r in requests) == there
+
+
+def test_a_record_by_class_is_refused_where_none_is_wanted() -> None:
+    t = teacher(ToyNet())
+    asked = (RecordRequest("moments", ("fc:input",), "unit", "per_class"),)
+    settings = ExportConfig(profile="minimal", per_class=False, records=asked)
+    with pytest.raises(UsageError, match="per_class is false"):
+        plan(settings, t, default_taps(t), labeled=True)

@@ -17,8 +17,18 @@ from dfkd_meta.sidecar.issues import MAX_ISSUES, Issue, pointer, short
 from dfkd_meta.sidecar.json_text import MAX_MANIFEST_BYTES
 from dfkd_meta.sidecar.store import MAX_TENSOR_FILE_BYTES, MAX_TENSORS
 from dfkd_meta.sidecar.validation import examine
+from tests.sidecar.cases.records import of
 from tests.sidecar.cases.valid import CASES as VALID
-from tests.sidecar.example import Example, full, put, safetensors, small
+from tests.sidecar.example import (
+    Example,
+    empty,
+    full,
+    put,
+    record,
+    safetensors,
+    small,
+    traced,
+)
 
 SAME_FOLDER = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -203,3 +213,34 @@ def test_pointers_are_escaped_and_values_are_cut() -> None:
 def test_the_example_holds_every_kind(folder: Path) -> None:
     assert {record["kind"] for record in BASE.document["statistics"]} == set(KINDS)
     assert validate_sidecar(folder, strict=True).ok
+
+
+def test_a_role_that_another_kind_gives_a_meaning(tmp_path: Path) -> None:
+    """An unknown role is kept; its name may be one of another kind."""
+    example = empty().add(
+        record("more", "moments", "fc", "unit"), mean=[[0] * 3], variance=[[1] * 3]
+    )
+    example.tensors["more/factor"] = np.ones((1, 2, 3), np.float32)
+    example.document["statistics"][0]["tensors"]["factor"] = {
+        "axes": "g k f", "dtype": "F32", "key": "more/factor", "shape": [1, 2, 3],
+    }  # fmt: skip
+    report = validate_sidecar(traced(example, more=3).write(tmp_path))
+    assert report.ok
+    assert "DM321" in {issue.code for issue in report}
+
+
+@pytest.mark.parametrize("shape", [[4], [1, 1, 2, 3], [1, 2, 1, 1]])
+def test_a_power_that_is_no_matrix(tmp_path: Path, shape: list[int]) -> None:
+    example = of("power-spectrum")
+    example.tensors["p/power"] = np.ones(shape, np.float32)
+    ref = example.document["statistics"][0]["tensors"]["power"]
+    ref["shape"] = shape
+    assert not validate_sidecar(example.seal().write(tmp_path)).ok
+
+
+def test_an_empty_tensor_of_sizes_that_no_array_has(tmp_path: Path) -> None:
+    example = small()
+    header = {"x": {"dtype": "F32", "shape": [0, 2**47, 2**47], "data_offsets": [0, 0]}}
+    folder = example.write(tmp_path)
+    (folder / "dfkd_meta.safetensors").write_bytes(safetensors(header))
+    assert "DM209" in {issue.code for issue in validate_sidecar(folder)}

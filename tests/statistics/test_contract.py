@@ -254,3 +254,10 @@ def test_unknown_kind_and_wrong_taps() -> None:
         make_accumulator(replace(accumulator.request, kind="momentz"), accumulator.context)
     with pytest.raises(StatisticsError, match="1 tap"):
         make_accumulator(replace(accumulator.request, taps=()), accumulator.context)
+
+
+def test_an_unknown_parameter_is_refused() -> None:
+    request = RecordRequest("covariance", ("fc:input",), "unit", params={"rnak": 3})
+    with pytest.raises(StatisticsError, match="no parameter 'rnak'") as caught:
+        make_accumulator(request, Context(module=nn.Identity(), features=3))
+    assert "rank" in (caught.value.hint or "")

@@ -65,3 +65,11 @@ def test_what_cannot_be_done_is_said() -> None:
     fill(made, 20)
     with pytest.raises(StatisticsError, match="no quantile"):
         made.result()
+
+
+def test_levels_are_kept_on_both_sides() -> None:
+    """1 - 0.9 is a little less than 0.1 in floats."""
+    request = RecordRequest("quantiles", ("x",), "unit", params={"levels": [0.1, 0.5, 0.9]})
+    accumulator = make_accumulator(request, Context(module=nn.Identity(), features=1))
+    accumulator.update(torch.randn(110, 1, 1, dtype=torch.float64), torch.zeros(110).long())
+    assert accumulator.result().arrays["probability"].tolist() == [0.1, 0.5, 0.9]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from dfkd_meta.teachers import (
     save_model,
     teacher_from_sidecar,
 )
+from dfkd_meta.teachers.foreign import describe_foreign
 from tests.teachers.conftest import image_spec
 
 SPEC = image_spec([1, 8, 8], [0.3], [0.4])
@@ -385,3 +387,47 @@ def test_a_factory_is_told_the_number_of_classes_if_it_asks(
     with pytest.raises(UsageError, match="missing 1 required") as caught:
         open_teacher("own_wide:net", inputs=SPEC)
     assert "--set arguments.NAME=VALUE" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"architecture": "resnet18", "pretrained_cfg": {}, "model_args": "abc"},
+        {"architecture": "resnet18", "pretrained_cfg": {}, "model_args": [1]},
+    ],
+)
+def test_arguments_of_others_that_are_none(tmp_path: Path, config: dict[str, object]) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(TeacherError, match="model_args is not an object"):
+        open_teacher(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("channels", "settings"),
+    [
+        (2**70, "{}"),
+        (10**12, "{}"),
+        (3, "[" * 100_000),
+        (3, '{"rescale_factor": 1' + "0" * 400 + "}"),
+        (3, "[]"),
+        (3, " " * (4 * 2**20 + 1)),
+    ],
+)
+def test_preprocessing_of_others_that_is_none(tmp_path: Path, channels: int, settings: str) -> None:
+    """Never a traceback, nor memory by a number in a file."""
+    (tmp_path / "preprocessor_config.json").write_text(settings)
+    config = {"model_type": "vit", "architectures": ["ViT"], "num_channels": channels}
+    found = describe_foreign(tmp_path, config)
+    assert found is not None
+    assert found.inputs is None
+    assert found.lacking
+
+
+def test_a_configuration_that_is_no_plain_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(TeacherError, match="not a plain file"):
+        open_teacher(tmp_path)
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").symlink_to("/dev/zero")
+    with pytest.raises(TeacherError, match="not a plain file"):
+        open_teacher(tmp_path)

@@ -161,3 +161,13 @@ def test_any_size_becomes_the_models(
 ) -> None:
     spec = changed(image_spec([1, h, w], [0.0], [1.0], "bilinear"), crop_pct=crop, crop_mode=mode)
     assert preprocess(torch.rand(1, 1, height, width), spec).shape == (1, 1, h, w)
+
+
+def test_whole_numbers_and_arrays_are_pixels_too() -> None:
+    frame = InputSpec(
+        shape=[1, 8, 8], axes=["c", "h", "w"], value_range=[0.0, 1.0], mean=[0.1], std=[0.3]
+    )
+    pixels = np.arange(64, dtype=np.uint8).reshape(1, 1, 8, 8)
+    expected = preprocess(torch.from_numpy(pixels / np.float32(255)), frame)
+    assert torch.equal(preprocess(pixels, frame), expected)
+    assert torch.equal(preprocess(torch.from_numpy(pixels), frame), expected)
