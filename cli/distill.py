@@ -85,6 +85,8 @@ def command(
         require_free(out, overwrite=overwrite, needed=needed, beside=".unfinished.tmp")
         evaluation = open_data(eval_data, split="test") if eval_data else None
         progress = TerminalProgress(quiet)
+        if resume and not unfinished(out).exists():
+            progress.step("there is no interrupted run to go on with: this one starts afresh")
         if quiet or as_json or not sys.stderr.isatty():
             hide_bars()
         pulled = resolve_source(where, token=token, progress=progress)

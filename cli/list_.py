@@ -39,6 +39,14 @@ def command(
             from dfkd_meta.errors import UsageError
 
             raise UsageError("--for belongs to 'list methods'")
+        if what != "options" and of is not None:
+            from dfkd_meta.errors import UsageError
+
+            raise UsageError(f"'list {what}' takes no {of!r}", hint=f"list options {of}")
+        if factory is not None and published is None:
+            from dfkd_meta.errors import UsageError
+
+            raise UsageError("--factory belongs to 'list methods --for'")
         about = ""
         if what == "options":
             about, rows = _options(of or "distill")

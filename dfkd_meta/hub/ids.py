@@ -44,7 +44,8 @@ def parse_id(text: str, *, revision: str | None = None) -> HubId:
     """Read ``user/repo`` or ``user/repo@revision``. Raises UsageError."""
     repo_id, sign, named = text.partition("@")
     if not is_repo_id(repo_id):
-        raise UsageError(f"{text!r} is not the id of a repository on the Hub", hint=EXPECTED)
+        hint = "user/repo or user/repo@revision" if os.path.isdir(text) else EXPECTED
+        raise UsageError(f"{text!r} is not the id of a repository on the Hub", hint=hint)
     if sign and revision is not None and named != revision:
         raise UsageError(f"{text!r} names another revision than --revision {revision}")
     wanted = named if sign else revision

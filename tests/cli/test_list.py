@@ -28,6 +28,11 @@ def test_options_with_types_and_defaults(of: str, option: str, default: str) -> 
     assert option in CliRunner().invoke(app, ["list", "options", of]).stdout
 
 
+def test_what_would_be_ignored_is_refused() -> None:
+    for extra in (["methods", "recorded"], ["losses", "kd"], ["losses", "--factory", "a:b"]):
+        assert CliRunner().invoke(app, ["list", *extra]).exit_code == 2
+
+
 def test_options_of_nothing() -> None:
     result = CliRunner().invoke(app, ["list", "options", "recordd"])
     assert result.exit_code == 2

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from dfkd_meta.errors import StatisticsError
 from dfkd_meta.sidecar.manifest import Tap
 from dfkd_meta.statistics import Context, RecordRequest, collect, make_accumulator
-from dfkd_meta.statistics.kinds.mixture import Mixture, k_means, nearest
+from dfkd_meta.statistics.clusters import k_means, nearest
+from dfkd_meta.statistics.kinds.mixture import Mixture
 from dfkd_meta.teachers import default_taps
 from tests.statistics.toys import CLASSES, images, stream, teacher
 

@@ -12,6 +12,8 @@ from dfkd_meta.synthesis.sources.base import Source
 from dfkd_meta.synthesis.sources.networks import reinitialize
 from dfkd_meta.synthesis.targets import Targets
 
+BETAS = (0.5, 0.999)  # of Adam, as in DCGAN
+
 
 class GeneratorSource(Source):
     """One generator and one Adam for the run; each batch is the output for a latent of its own.
@@ -28,12 +30,10 @@ class GeneratorSource(Source):
         latent: int,
         *,
         learning_rate: float = 1e-3,
-        betas: tuple[float, float] = (0.5, 0.999),
     ) -> None:
         self.module = module
         self.latent = latent
         self.learning_rate = learning_rate
-        self.betas = betas
         self.optimizer = self._new_optimizer()
         self._z: Tensor
 
@@ -64,4 +64,4 @@ class GeneratorSource(Source):
         return torch.randn(count, self.latent, generator=generator).to(device)
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.module.parameters(), lr=self.learning_rate, betas=self.betas)
+        return torch.optim.Adam(self.module.parameters(), lr=self.learning_rate, betas=BETAS)

@@ -11,6 +11,8 @@ from dfkd_meta.synthesis.sources.base import Source
 from dfkd_meta.synthesis.sources.networks import reinitialize
 from dfkd_meta.synthesis.targets import Targets
 
+BETAS = (0.5, 0.999)  # of Adam, as in DCGAN
+
 
 class InvertedSource(Source):
     """A batch is one generator with fresh weights and a learnable latent per input.
@@ -28,12 +30,10 @@ class InvertedSource(Source):
         latent: int,
         *,
         learning_rate: float = 1e-3,
-        betas: tuple[float, float] = (0.5, 0.999),
     ) -> None:
         self.module = module
         self.latent = latent
         self.learning_rate = learning_rate
-        self.betas = betas
         self._z: Tensor
 
     def begin(self, targets: Targets, generator: torch.Generator) -> None:
@@ -41,7 +41,7 @@ class InvertedSource(Source):
         z = torch.randn(len(targets.labels), self.latent, generator=generator)
         self._z = z.to(targets.labels.device).requires_grad_()
         self.optimizer = torch.optim.Adam(
-            [*self.module.parameters(), self._z], lr=self.learning_rate, betas=self.betas
+            [*self.module.parameters(), self._z], lr=self.learning_rate, betas=BETAS
         )
 
     def images(self) -> Tensor:

@@ -23,7 +23,6 @@ class FeatureTarget(Term):
     """
 
     tap: Tap
-    reduction: str = "unit"
     divisor: float = 1.0
     scale: float = 1.0
     rectify: bool = False
@@ -33,7 +32,7 @@ class FeatureTarget(Term):
         return (self.tap,)
 
     def __call__(self, state: StepState) -> Tensor:
-        reached = reduce_features(state.activations[self.tap.id], self.tap, self.reduction)
+        reached = reduce_features(state.activations[self.tap.id], self.tap, "unit")
         reached, drawn = reached / self.divisor, state.targets.features[self.tap.id]
         if self.rectify:
             reached, drawn = F.relu(reached), F.relu(drawn)

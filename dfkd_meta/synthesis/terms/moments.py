@@ -15,6 +15,8 @@ from dfkd_meta.synthesis.gaussians import ClassGaussians, read_gaussians
 from dfkd_meta.synthesis.terms.base import StepState, Term
 from dfkd_meta.teachers import channel_axis
 
+FLOOR = 0.05
+
 
 @dataclass(frozen=True)
 class RecordedMoments:
@@ -247,15 +249,13 @@ def plain_norms(shift: Tensor, variance: Tensor, recorded: Tensor) -> Tensor:
     return norm
 
 
-def relative_norms(
-    shift: Tensor, variance: Tensor, recorded: Tensor, floor: float = 0.05
-) -> Tensor:
+def relative_norms(shift: Tensor, variance: Tensor, recorded: Tensor) -> Tensor:
     """The same in units of the recorded spread: ``||(m - mu) / sigma|| + ||v / sigma^2 - 1||``.
 
-    ``floor`` times the layer's mean variance is added to both variances. For places without
+    ``FLOOR`` times the layer's mean variance is added to both variances. For places without
     BatchNorm, whose scales differ by orders of magnitude from layer to layer and net to net.
     """
-    extra = floor * recorded.mean(1, keepdim=True) + torch.finfo(recorded.dtype).tiny
+    extra = FLOOR * recorded.mean(1, keepdim=True) + torch.finfo(recorded.dtype).tiny
     scale = recorded + extra
     norm: Tensor = (shift / scale.sqrt()).norm() + ((variance + extra) / scale - 1).norm()
     return norm
