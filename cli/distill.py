@@ -148,7 +148,7 @@ def _print(facts: dict[str, Any], out: Path) -> None:
             f"{facts['student']['architecture']}, {facts['student']['parameters']:,} parameters",
         ),
         ("method", facts["config"]["method"]),
-        ("synthetic inputs", f"{result['images']:,}"),
+        ("inputs" if result["given"] else "synthetic inputs", f"{result['images']:,}"),
         ("agreement with the teacher on them", _percent(result["agreement_on_synthetic"])),
         ("agreement on new ones", _percent(result["agreement_on_new"])),
         ("seconds", ", ".join(f"{part} {value:.1f}" for part, value in result["seconds"].items())),

@@ -32,10 +32,19 @@ def command(
     Example: dfkd-meta evaluate student/ --data digits
     """
     with errors_as_text():
+        import os
+
         from dfkd_meta.data import open_data
         from dfkd_meta.distillation.evaluation import class_counts, require_evaluable
+        from dfkd_meta.errors import UsageError
         from dfkd_meta.teachers import open_teacher
 
+        if not os.path.isdir(model):
+            raise UsageError(
+                "there is no such folder of a model",
+                where=model,
+                hint="train, export, distill and pull make them",
+            )
         net = open_teacher(model, factory=factory).to(pick_device(device))
         dataset = open_data(data, split=split)
         require_evaluable(dataset, net.inputs, net.outputs)

@@ -66,9 +66,11 @@ def _load(path: Path, *, tensors: bool) -> State:
 def _take_apart(value: Any, tensors: dict[str, Tensor]) -> Any:
     """The value with every tensor replaced by its key in ``tensors``."""
     if isinstance(value, Tensor):
-        key = str(len(tensors))
-        # A copy: two views of one storage cannot be saved, and the live tensor may change.
-        tensors[key] = value.detach().to("cpu", copy=True).contiguous()
+        key, tensor = str(len(tensors)), value.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        if any(place == other.untyped_storage().data_ptr() for other in tensors.values()):
+            tensor = tensor.clone()  # two views of one storage cannot be saved
+        tensors[key] = tensor
         return {TENSOR: key}
     if isinstance(value, dict):
         parts = {str(key): _take_apart(item, tensors) for key, item in value.items()}

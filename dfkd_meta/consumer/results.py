@@ -19,11 +19,12 @@ from dfkd_meta.folders import new_folder, require_free
 from dfkd_meta.hub import RUN_FILE, StudentFacts, student_card
 from dfkd_meta.machine import machine_facts, versions
 from dfkd_meta.report.grid import grid_png
-from dfkd_meta.sidecar import MANIFEST_FILE, sha256_file
+from dfkd_meta.sidecar import MANIFEST_FILE, InputSpec, sha256_file
 from dfkd_meta.teachers import count_parameters, denormalize, save_model, valid_bounds
 from dfkd_meta.tensor_files import write_tensors
 
 GRID_IMAGES = 100
+PART = 1_000  # inputs looked at together
 
 
 def save_run(run: DistillRun, out: Path | str, *, overwrite: bool = False) -> dict[str, Any]:
@@ -106,8 +107,8 @@ def beyond_range(run: DistillRun) -> float:
     low, high = valid_bounds(inputs)
     slack = 1e-3 * (high - low)
     beyond = 0
-    for start in range(0, len(pool), 1_000):
-        part = pool[start : start + 1_000]
+    for start in range(0, len(pool), PART):
+        part = pool[start : start + PART]
         beyond += int(((part < low - slack) | (part > high + slack)).sum())
     return round(beyond / max(1, pool.numel()), 4)
 
@@ -163,8 +164,7 @@ def _card_facts(run: DistillRun, facts: dict[str, Any], name: str) -> StudentFac
 
 def _save_inputs(run: DistillRun, folder: Path) -> None:
     pool = run.outcome.pool
-    raw = denormalize(pool.images, run.teacher.inputs)
-    tensors = {"images": _smallest(raw, run.teacher.inputs.value_range).contiguous()}
+    tensors = {"images": _as_data(pool.images, run.teacher.inputs)}
     if pool.labels is not None:
         tensors["labels"] = pool.labels.contiguous()
     write_tensors(folder / "synthetic.safetensors", tensors)
@@ -176,6 +176,16 @@ def _save_inputs(run: DistillRun, folder: Path) -> None:
     picture = grid_png(chosen.images[order], run.teacher.inputs)
     if picture is not None:
         (folder / "synthetic.png").write_bytes(picture)
+
+
+def _as_data(images: Tensor, inputs: InputSpec) -> Tensor:
+    """Raw values of model inputs `n ...`, made part by part: together they are gigabytes."""
+    first = _smallest(denormalize(images[:1], inputs), inputs.value_range)
+    found = torch.empty(images.shape, dtype=first.dtype)
+    for start in range(0, len(images), PART):
+        raw = denormalize(images[start : start + PART], inputs)
+        found[start : start + PART] = _smallest(raw, inputs.value_range)
+    return found
 
 
 def _smallest(raw: Tensor, value_range: Sequence[float]) -> Tensor:

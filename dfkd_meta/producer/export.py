@@ -26,7 +26,7 @@ from dfkd_meta.producer.profiles import honest_profile, plan
 from dfkd_meta.producer.sizes import check_sizes, in_words
 from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.seeding import generator_for
-from dfkd_meta.sidecar import Evaluation, Manifest, SidecarError, write_sidecar
+from dfkd_meta.sidecar import MANIFEST_FILE, Evaluation, Manifest, SidecarError, write_sidecar
 from dfkd_meta.statistics import Collection, check_counts, collect, forecast, unknown_label
 from dfkd_meta.teachers import Teacher, default_taps
 
@@ -56,6 +56,8 @@ def export(
     out, progress = Path(out), progress or Silent()
     if teacher.home != real_path(out):
         require_free(out, overwrite=overwrite, needed=teacher.files, hint=FREE)
+    elif (out / MANIFEST_FILE).exists():
+        progress.step(f"the sidecar that is in {out} will be replaced")
     for data in (dataset, evaluation):
         if data is not None:
             match_classes(data, teacher.outputs)

@@ -71,7 +71,7 @@ def test_text(model: Path, data: Path) -> None:
 @pytest.mark.parametrize(
     ("model_name", "data_name", "code", "says"),
     [
-        ("nowhere", "data.npz", 2, "neither a model folder"),
+        ("nowhere", "data.npz", 2, "no such folder of a model"),
         ("model", "nowhere.npz", 1, "does not exist"),
         ("model", "nowhere", 1, "no data of that name"),
     ],
