@@ -35,17 +35,13 @@ def command(
     Example: dfkd-meta list options recorded
     """
     with errors_as_text():
-        if published is not None and what != "methods":
-            from dfkd_meta.errors import UsageError
+        from dfkd_meta.errors import UsageError
 
+        if published is not None and what != "methods":
             raise UsageError("--for belongs to 'list methods'")
         if what != "options" and of is not None:
-            from dfkd_meta.errors import UsageError
-
             raise UsageError(f"'list {what}' takes no {of!r}", hint=f"list options {of}")
         if factory is not None and published is None:
-            from dfkd_meta.errors import UsageError
-
             raise UsageError("--factory belongs to 'list methods --for'")
         about = ""
         if what == "options":

@@ -96,8 +96,10 @@ def described(
     """
     rows: list[dict[str, Any]] = []
     for name, field in model.model_fields.items():
-        own = field.get_default(call_default_factory=True)
-        inner = own if values is None else getattr(values, name)
+        if values is None:
+            inner = field.get_default(call_default_factory=True)
+        else:
+            inner = getattr(values, name)
         if isinstance(inner, Config):
             rows += described(type(inner), f"{prefix}{name}.", inner)
             continue

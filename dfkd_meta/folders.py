@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dfkd_meta.errors import DfkdMetaError, UsageError
 
+ASK_FIRST = "choose another folder, or overwrite=True"  # what a program can do
 OURS = ("config.json", "dfkd_meta.json")  # what a folder that may be replaced has one of
 
 
@@ -51,12 +52,10 @@ def require_free(
             raise UsageError("the output folder is a file", where=str(out))
         if there and not overwrite and any(place.iterdir()):
             raise UsageError("the output folder is not empty", where=str(out), hint=hint)
-        for whose, kept in (("the folder you are in", Path.cwd()), ("your own folder", _home())):
-            if kept is not None and kept.is_relative_to(place):
+        for what, path, instead in _spared(needed):
+            if real_path(path).is_relative_to(place):
                 raise UsageError(
-                    f"the output folder would replace {whose}",
-                    where=str(out),
-                    hint="name a folder inside it, or one elsewhere",
+                    f"the output folder would replace {what}", where=str(out), hint=instead
                 )
         if os.path.ismount(place):
             raise UsageError(
@@ -64,13 +63,6 @@ def require_free(
                 where=str(out),
                 hint="name a folder inside it",
             )
-        for name in needed:
-            if name is not None and os.path.exists(name) and _within(Path(name), place):
-                raise UsageError(
-                    f"the output folder would replace what is needed: {name}",
-                    where=str(out),
-                    hint="choose another --out",
-                )
         if there and any(place.iterdir()) and not any((place / name).is_file() for name in OURS):
             raise UsageError(
                 "the output folder holds neither a model nor a sidecar that could be replaced",
@@ -151,14 +143,16 @@ def _scratch_for(place: Path) -> Iterator[Path]:
         _remove(made)
 
 
-def _home() -> Path | None:
-    with suppress(RuntimeError):  # a user without one
-        return Path.home().resolve()
-    return None
-
-
-def _within(path: Path, folder: Path) -> bool:
-    return real_path(path).is_relative_to(folder)
+def _spared(needed: Iterable[Path | str | None]) -> Iterator[tuple[str, Path, str]]:
+    """What no folder may take the place of: in words, where it is, and what to do instead."""
+    inside = "name a folder inside it, or one elsewhere"
+    yield "the folder you are in", Path.cwd(), inside
+    home = os.path.expanduser("~")
+    if home != "~":  # a user without one
+        yield "your own folder", Path(home), inside
+    for name in needed:
+        if name is not None and os.path.exists(name):
+            yield f"what is needed: {name}", Path(name), "choose another --out"
 
 
 def _make(folder: Path, made: list[Path]) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dfkd_meta.config import flatten
 from dfkd_meta.consumer.distill import DistillRun
-from dfkd_meta.folders import new_folder, require_free
+from dfkd_meta.folders import ASK_FIRST, new_folder, require_free
 from dfkd_meta.hub import RUN_FILE, StudentFacts, student_card
 from dfkd_meta.machine import machine_facts, versions
 from dfkd_meta.report.grid import grid_png
@@ -38,7 +38,7 @@ def save_run(run: DistillRun, out: Path | str, *, overwrite: bool = False) -> di
     is not empty. Raises UsageError, TeacherError, DfkdMetaError.
     """
     out = Path(out)
-    require_free(out, overwrite=overwrite, hint="choose another folder, or overwrite=True")
+    require_free(out, overwrite=overwrite, hint=ASK_FIRST)
     facts = describe(run)
     with new_folder(out) as folder:
         save_model(

@@ -46,9 +46,8 @@ class Outcome:
     ``images`` counts all inputs made. ``seconds`` and ``cpu_seconds`` (of this process, all
     threads) have the keys synthesis and training. ``agreement`` is the latest share of new inputs
     on which student and teacher agreed, ``judged_after`` so many steps, None where there were none
-    (see ``Exam``). ``rules``
-    are how the student was optimized, with the defaults that were taken for it, and ``mirrored``
-    whether it saw mirrored inputs.
+    (see ``Exam``). ``rules`` are how the student was optimized, with the defaults that were taken
+    for it, and ``mirrored`` whether it saw mirrored inputs.
     """
 
     student: Student

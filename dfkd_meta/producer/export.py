@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dfkd_meta.data import Dataset, batches, count_batches, match_classes
 from dfkd_meta.distillation.evaluation import accuracy
-from dfkd_meta.folders import new_folder, real_path, require_free
+from dfkd_meta.folders import ASK_FIRST, new_folder, real_path, require_free
 from dfkd_meta.producer.blocks import (
     make_records,
     plain_text,
@@ -30,7 +30,6 @@ from dfkd_meta.sidecar import MANIFEST_FILE, Evaluation, Manifest, SidecarError,
 from dfkd_meta.statistics import Collection, check_counts, collect, forecast, unknown_label
 from dfkd_meta.teachers import Teacher, default_taps
 
-FREE = "choose another folder, or overwrite=True"
 LEARNED = 0.1  # of what the commonest class leaves: a teacher that does no better is no teacher
 
 
@@ -55,7 +54,7 @@ def export(
     """
     out, progress = Path(out), progress or Silent()
     if teacher.home != real_path(out):
-        require_free(out, overwrite=overwrite, needed=teacher.files, hint=FREE)
+        require_free(out, overwrite=overwrite, needed=teacher.files, hint=ASK_FIRST)
     elif (out / MANIFEST_FILE).exists():
         progress.step(f"the sidecar that is in {out} will be replaced")
     for data in (dataset, evaluation):

@@ -37,10 +37,9 @@ def plan(
 
     One of ``config.records`` takes the place of the profile's record of the same id. Without labels
     every record is global, and of too few ``samples`` (None: of enough) there are no quantiles.
-    Raises UsageError when a pattern of ``leave_out`` or
-    ``only`` matches none of them, nothing is left, or a record by class is asked for without
-    ``per_class``. Taps that hold the very same tensor (a
-    convolution's output and the input of the BatchNorm after it) count once, except for
+    Raises UsageError when a pattern of ``leave_out`` or ``only`` matches none of them, nothing is
+    left, or a record by class is asked for without ``per_class``. Taps that hold the very same
+    tensor (a convolution's output and the input of the BatchNorm after it) count once, except for
     ``batchnorm`` itself.
     """
     if not config.per_class:
