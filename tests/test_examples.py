@@ -27,7 +27,7 @@ def test_a_run_from_a_toml_file(published: Callable[[str, str], Path], tmp_path:
     assert facts["config"]["training"]["batch_size"] == 64
 
 
-@pytest.mark.parametrize("over", ["time", "bytes"])
+@pytest.mark.parametrize("over", ["time", "records"])
 def test_a_bench_is_drawn(over: str, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="pictures need matplotlib")
     names = "teacher,student,budget,profile,method,seed"
@@ -35,8 +35,9 @@ def test_a_bench_is_drawn(over: str, tmp_path: Path) -> None:
     curves = f"{names},cpu_seconds,accuracy\n{cell},30,0.5\n{cell},60,0.9\n"
     (tmp_path / "curves.csv").write_text(curves)
     scores = "accuracy_mean,accuracy_lowest,accuracy_highest"
-    rows = "\n".join([f"{cell},9000,0.9,0.89,0.92", f"{cell},9000,,,"])
-    (tmp_path / "table.csv").write_text(f"{names},sidecar_bytes,{scores}\n{rows}\n")
+    sidecar = "sidecar_bytes,tracing_strength,input_by_class"
+    rows = "\n".join([f"{cell},9000,0.2,True,0.9,0.89,0.92", f"{cell},9000,0.2,True,,,"])
+    (tmp_path / "table.csv").write_text(f"{names},{sidecar},{scores}\n{rows}\n")
     picture = tmp_path / "picture.svg"
     plot = [sys.executable, str(ROOT / "examples" / "bench" / "plot.py"), str(tmp_path)]
     command = [*plot, "--over", over, "--out", str(picture)]
