@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dfkd_meta.waiting import sent
+
 
 def shift_each(images: Tensor, reach: tuple[int, int], generator: torch.Generator) -> Tensor:
     """Move every image by its own offset, uniform in [-reach, reach] down and to the right.
@@ -20,7 +22,7 @@ def shift_each(images: Tensor, reach: tuple[int, int], generator: torch.Generato
     count, _, height, width = images.shape
     padded = F.pad(images, (reach[1], reach[1], reach[0], reach[0]), mode="replicate")
     down, right = (
-        torch.randint(0, 2 * most + 1, (count, 1), generator=generator).to(images.device)
+        sent(torch.randint(0, 2 * most + 1, (count, 1), generator=generator), images.device)
         for most in reach
     )
     rows = down + torch.arange(height, device=images.device)
@@ -59,7 +61,7 @@ def flip_some(images: Tensor, generator: torch.Generator) -> Tensor:
     """
     if images.dim() != 4:
         return images
-    mirrored = torch.rand(len(images), generator=generator).to(images.device) < 0.5
+    mirrored = sent(torch.rand(len(images), generator=generator), images.device) < 0.5
     return torch.where(mirrored[:, None, None, None], images.flip(3), images)
 
 
@@ -76,8 +78,8 @@ class Blend:
     def __call__(self, rows: Tensor) -> Tensor:
         """Rows float32 `n ...` (inputs, or class probabilities) with the first m blended."""
         count = len(self.weight)
-        weight = self.weight.to(rows.device).view(-1, *(1,) * (rows.dim() - 1))
-        partner = rows[self.partner.to(rows.device)]
+        weight = sent(self.weight, rows.device).view(-1, *(1,) * (rows.dim() - 1))
+        partner = rows[sent(self.partner, rows.device)]
         return torch.cat([weight * rows[:count] + (1 - weight) * partner, rows[count:]])
 
 
@@ -107,7 +109,7 @@ class Paste:
     def __call__(self, rows: Tensor) -> Tensor:
         """Images `n c h w`, or class probabilities `n c`, weighted by what is seen of each."""
         before, own = rows[: -len(self.partner)], rows[-len(self.partner) :]
-        shown, partner = self.shown.to(rows.device), own[self.partner.to(rows.device)]
+        shown, partner = sent(self.shown, rows.device), own[sent(self.partner, rows.device)]
         if rows.dim() == 4:
             return torch.cat([before, torch.where(shown, partner, own)])
         return torch.cat([before, torch.lerp(own, partner, shown.float().mean((2, 3)))])

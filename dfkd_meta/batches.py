@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dfkd_meta.checkpoint import State
+from dfkd_meta.waiting import sent
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class SyntheticBatch:
 
     def select(self, index: Tensor) -> SyntheticBatch:
         """The rows of ``index`` (int64 `m`), in that order."""
+        index = sent(index, self.images.device)
         return SyntheticBatch(
             self.images[index], None if self.labels is None else self.labels[index]
         )

@@ -232,6 +232,8 @@ class Distillation:
     def _make_batch(self, progress: Progress) -> None:
         recipe, synthesizer = self.recipe, self.synthesizer
         known = len(synthesizer.notes)
+        if self.device.type == "cuda":  # training that is not done yet is no synthesis
+            torch.cuda.synchronize(self.device)
         with self._timed("synthesis"):
             left = recipe.images - synthesizer.made * recipe.batch_size
             size = recipe.batch_size if recipe.rounds else min(recipe.batch_size, left)

@@ -25,6 +25,7 @@ from dfkd_meta.precision import Settled
 from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.seeding import layers_draw_from
 from dfkd_meta.teachers import Teacher, channels_last
+from dfkd_meta.waiting import LossWatch
 
 
 class Trainer:
@@ -69,6 +70,11 @@ class Trainer:
             choose_rules(config, student, self.objective.projections.parameters())
         )
         self.average = None if config.ema is None else Average(student, config.ema)
+        self.watch = LossWatch(
+            "the training loss",
+            hint="smaller steps, such as --set training.optimizer=adamw "
+            "--set training.learning_rate=0.001",
+        )
         self._announced = False
 
     @property
@@ -100,8 +106,9 @@ class Trainer:
     def step(self, batch: SyntheticBatch) -> None:
         """One optimizer step.
 
-        Raises MethodError when the loss becomes NaN or infinite, UsageError when a loss needs
-        labels that the batch lacks or all ``config.steps`` of the schedule are done.
+        Raises MethodError when the loss has become NaN or infinite (on a GPU some steps later),
+        UsageError when a loss needs labels that the batch lacks or all ``config.steps`` of the
+        schedule are done.
         """
         config, device = self.config, next(self.student.parameters()).device
         if self.steps_done >= config.steps:
@@ -114,12 +121,7 @@ class Trainer:
         images, labels = self.views(batch.to(device), self.generator)
         with layers_draw_from(self.generator, device):
             loss = self.objective(images, labels)
-        if not torch.isfinite(loss):
-            raise MethodError(
-                f"the training loss became {loss.item()} at step {self.steps_done}",
-                hint="smaller steps, such as --set training.optimizer=adamw "
-                "--set training.learning_rate=0.001",
-            )
+        self.watch.see(loss, f"step {self.steps_done}")
         self.optimizer.step(loss, self.steps_done, config.steps)
         self.steps_done += 1
         if config.max_norm is not None:
@@ -128,13 +130,21 @@ class Trainer:
             self.average.update(self.student, self.steps_done)
 
     def finish(self) -> nn.Module:
-        """The student in eval mode, with its averaged weights where ``ema`` is set."""
+        """The student in eval mode, with its averaged weights where ``ema`` is set.
+
+        Raises MethodError as ``step``.
+        """
+        self.watch.check()
         if self.average is not None:
             self.student.load_state_dict(self.average.values)
         return self.student.eval()
 
     def state(self) -> State:
-        """All that the next step depends on, besides the batches, as copies."""
+        """All that the next step depends on, besides the batches, as copies.
+
+        Raises MethodError as ``step``.
+        """
+        self.watch.check()
         return copy_state(
             {
                 "steps_done": self.steps_done,

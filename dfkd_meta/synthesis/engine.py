@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 
 from dfkd_meta.batches import SyntheticBatch
 from dfkd_meta.checkpoint import State
-from dfkd_meta.errors import MethodError
 from dfkd_meta.precision import Settled, computing
 from dfkd_meta.sidecar import Tap
 from dfkd_meta.synthesis.guard import CollapseGuard
@@ -19,6 +17,7 @@ from dfkd_meta.synthesis.recipe import Recipe, Weighted
 from dfkd_meta.synthesis.targets import Targets
 from dfkd_meta.synthesis.terms.base import StepState, Term
 from dfkd_meta.teachers import ActivationTap, Teacher
+from dfkd_meta.waiting import LossWatch
 
 
 class Synthesizer:
@@ -49,6 +48,10 @@ class Synthesizer:
         self.notes: list[str] = list(recipe.notes)
         self.terms = {name: item for name, item in recipe.terms.items() if item.weight != 0}
         self.guard = CollapseGuard(recipe.source)
+        self.losses = LossWatch(
+            "the synthesis loss",
+            hint="lower the learning rate: --set options.learning_rate=...",
+        )
         self._learners = {
             name: torch.optim.Adam(parameters, lr=getattr(item.term, "learning_rate", 1e-3))
             for name, item in self.terms.items()
@@ -140,18 +143,13 @@ class Synthesizer:
         learners = [self._learners[name] for name in active if name in self._learners]
         optimizers = [source.optimizer, *learners]
         parameters = [p for o in optimizers for group in o.param_groups for p in group["params"]]
-        best: tuple[float, Tensor] | None = None
+        best: tuple[Tensor, Tensor] | None = None
         for step in range(self.recipe.steps):
             images = self._made()
             loss = self._loss(self._look(images, targets, active, tap), active)
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise MethodError(
-                    f"the synthesis loss became {value} at step {step} of batch {self.made}",
-                    hint="lower the learning rate: --set options.learning_rate=...",
-                )
-            if self.recipe.keep_best and (best is None or value < best[0]):
-                best = value, images.detach().clone()
+            self.losses.see(loss, f"step {step} of batch {self.made}")
+            if self.recipe.keep_best:
+                best = _better(best, loss.detach(), images.detach())
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
@@ -159,18 +157,18 @@ class Synthesizer:
             for optimizer in optimizers:
                 optimizer.step()
             source.after_step()
+        self.losses.check()
         with torch.no_grad():
             images = best[1] if best else self._made().clone()
-            if self.guard.fault(images) is None:
-                self._remember(images, targets, active, tap)
+            self._remember(images, targets, active, tap)
         return images
 
     def _remember(
         self, images: Tensor, targets: Targets, active: dict[str, Weighted], tap: ActivationTap
     ) -> None:
-        """Show the finished batch to the terms that keep something of it."""
+        """Show the finished batch to the terms that keep something of it, if it is sound."""
         keepers = [t.term for t in active.values() if type(t.term).end_batch is not Term.end_batch]
-        if keepers:
+        if keepers and self.guard.fault(images) is None:
             state = self._look(images, targets, active, tap)
             for term in keepers:
                 term.end_batch(state)
@@ -219,6 +217,15 @@ class Synthesizer:
         finally:
             if self.student is not None:
                 self.student.train(training)
+
+
+def _better(
+    best: tuple[Tensor, Tensor] | None, loss: Tensor, images: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The lower of two losses, and its images."""
+    if best is None:
+        return loss, images.clone()
+    return torch.minimum(loss, best[0]), torch.where(loss < best[0], images, best[1])
 
 
 def _taps(active: dict[str, Weighted]) -> list[Tap]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dfkd_meta.sidecar import Sidecar, StatisticRecord
+from dfkd_meta.waiting import sent
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class ClassGaussians:
 
     def _deviations(self, group: int, count: int, generator: torch.Generator) -> Tensor:
         def noise(size: int) -> Tensor:
-            return torch.randn(count, size, generator=generator).to(self.mean.device)
+            return sent(torch.randn(count, size, generator=generator), self.mean.device)
 
         features = self.mean.shape[1]
         if self.cholesky is not None:
@@ -85,7 +86,7 @@ class ClassMixtures:
         groups = group_rows(self.classes, labels)
         chosen = torch.multinomial(self.weight.cpu()[groups.cpu()], 1, generator=generator)
         count = self.weight.shape[1]
-        return self.modes.sample(groups * count + chosen.flatten().to(groups.device), generator)
+        return self.modes.sample(groups * count + sent(chosen.flatten(), groups.device), generator)
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,8 @@ def relative_spread(images: Tensor) -> float:
     images `n ...`; a value in [0, 1] (1: the mean image is flat).
     """
     flat = images.flatten(1)
-    whole = flat.std(correction=0)
-    if not whole > 0:
-        return 0.0
-    return float(flat.var(0, correction=0).mean().sqrt() / whole)
+    within, whole = flat.var(0, correction=0).mean(), flat.var(correction=0)
+    return float((within / whole).sqrt().nan_to_num(0.0))  # 0 / 0: one flat image
 
 
 class CollapseGuard:
@@ -40,12 +38,13 @@ class CollapseGuard:
         self.source = source
         self.restarts = 0
         self._moved = True
+        self._gradients: Sequence[Tensor | None] = ()
         self._healthy = 0
 
     def watch(self, gradients: Sequence[Tensor | None]) -> None:
-        """Note whether any gradient of a step is not zero."""
+        """Keep the gradients of a step: whether any is not zero is asked when the batch ends."""
         if self.source.kind != "pixels":
-            self._moved = any(g is not None and bool(g.any()) for g in gradients)
+            self._gradients = gradients
 
     def fault(self, images: Tensor) -> str | None:
         """What is wrong with a finished batch `n ...`; None when all is well."""
@@ -54,7 +53,14 @@ class CollapseGuard:
         spread = relative_spread(images)
         if spread < LEAST_SPREAD:
             return f"all images are the same (relative spread {spread:.4f})"
-        return None if self._moved else "the generator gets no gradient"
+        return None if self._was_moved() else "the generator gets no gradient"
+
+    def _was_moved(self) -> bool:
+        """Whether the last step that was watched had a gradient; True before the first."""
+        if self._gradients:
+            self._moved = any(g is not None and bool(g.any()) for g in self._gradients)
+            self._gradients = ()
+        return self._moved
 
     def check(self, images: Tensor, generator: torch.Generator) -> str | None:
         """The fault of a batch, after a restart; None when all is well."""
@@ -72,12 +78,12 @@ class CollapseGuard:
                 "method has that term, raise terms.balance.weight",
             )
         self.restarts += 1
-        self._moved = True
+        self._moved, self._gradients = True, ()
         self.source.restart(generator)
         return f"{reason}; the generator was started afresh ({self.restarts} of {RESTARTS})"
 
     def state(self) -> State:
-        return {"restarts": self.restarts, "moved": self._moved, "healthy": self._healthy}
+        return {"restarts": self.restarts, "moved": self._was_moved(), "healthy": self._healthy}
 
     def load_state(self, state: State) -> None:
         self.restarts, self._moved = state["restarts"], state["moved"]

@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfkd_meta.synthesis.gaussians import ClassGaussians, JointMixtures
+from dfkd_meta.synthesis.gaussians import ClassGaussians, JointMixtures, group_rows
+from dfkd_meta.synthesis.grouping import Grouping
+from dfkd_meta.waiting import sent
 
 SoftLabels = Callable[[Tensor, torch.Generator], Tensor]
 """Draws a distribution over the classes per label: int64 `n` -> float32 `n c`, rows sum to 1."""
@@ -26,6 +28,15 @@ class Targets:
     labels: Tensor
     features: dict[str, Tensor] = field(default_factory=dict)
     soft: Tensor | None = None
+    _groupings: dict[tuple[int, ...], Grouping] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def grouping(self, classes: tuple[int, ...]) -> Grouping:
+        """The rows by the recorded groups of ``classes`` (none: one group of all), found once."""
+        if classes not in self._groupings:
+            self._groupings[classes] = Grouping.of(group_rows(classes, self.labels))
+        return self._groupings[classes]
 
 
 def every_class(size: int, num_classes: int, device: torch.device) -> Targets:
@@ -54,11 +65,11 @@ class TargetSampler:
         the classes that get the rows left over take turns from batch to batch.
         """
         turns = (torch.arange(size) % self.num_classes).sort().values
-        labels = ((turns + index * size) % self.num_classes).to(self.device)
+        labels = sent((turns + index * size) % self.num_classes, self.device)
         features = {tap: source.sample(labels, generator) for tap, source in self.features.items()}
         if self.joint is not None:
             features |= self.joint.sample(labels, generator)
-        soft = self.soft(labels, generator).to(self.device) if self.soft else None
+        soft = sent(self.soft(labels, generator), self.device) if self.soft else None
         return Targets(labels, features, soft)
 
 
@@ -103,7 +114,7 @@ class FeatureLabels:
     def __call__(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """int64 `n` -> float32 `n c`; the classes are as they fall, not those of the labels."""
         noise = torch.randn(len(labels), self.directions.shape[1], generator=generator)
-        features = self.std * noise.to(self.directions.device) @ self.directions.T
+        features = self.std * sent(noise, self.directions.device) @ self.directions.T
         with torch.no_grad():
             logits = self.head(F.relu(features) if self.rectified else features)
         return F.softmax(logits / self.temperature, dim=1)

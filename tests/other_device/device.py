@@ -2,7 +2,8 @@
 
 Within :func:`other_device` everything that a GPU refuses is refused: tensors of two devices in one
 operation, a generator of the other device, reading memory as numpy. No number and no speed is told
-by it, only whether everything is on the device where it belongs.
+by it, only whether everything is on the device where it belongs, and what a program waits for: it
+is ahead of a GPU until something is read back (``read_back``).
 """
 
 from __future__ import annotations
@@ -28,6 +29,14 @@ INDEXED = {
     aten.index_put_.default,
     aten._index_put_impl_.default,
 }
+# The size of what comes out, or a number, is for the program to know.
+READING = {
+    aten._local_scalar_dense.default,
+    aten._unique2.default,
+    aten.equal.default,
+    aten.nonzero.default,
+}
+read_back: list[str] = []  # the operations, since a test has last cleared it
 
 
 @contextmanager
@@ -67,6 +76,7 @@ class OnOther(Tensor):
         return copy.requires_grad_(self.requires_grad)
 
     def tolist(self) -> Any:
+        read_back.append("tolist")
         return self.held.tolist()
 
     def data_ptr(self) -> int:
@@ -95,6 +105,8 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         raise RuntimeError(f"{func}: the generator is not of device {NAME}")
     if device is not None and torch.device(device).type == NAME:
         kwargs = {**kwargs, "device": torch.device("cpu")}
+    if here and (func in READING or (func in COPIES and not here_after)):
+        read_back.append(str(func))
     inner_args, inner_kwargs = tree_map_only(OnOther, lambda t: t.held, (args, kwargs))
     found = func(*inner_args, **inner_kwargs)
     if not here_after:

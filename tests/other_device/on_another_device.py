@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from dfkd_meta.consumer.run import Distillation
 from dfkd_meta.distillation.config import TrainingConfig
 from dfkd_meta.distillation.evaluation import accuracy
 from dfkd_meta.distillation.losses import losses
+from dfkd_meta.errors import MethodError
 from dfkd_meta.producer.config import ExportConfig
 from dfkd_meta.producer.export import export
 from dfkd_meta.producer.train import TrainConfig, train_network
@@ -27,7 +29,8 @@ from dfkd_meta.progress import Silent
 from dfkd_meta.sidecar import read_sidecar
 from dfkd_meta.synthesis.recipe import methods
 from dfkd_meta.teachers import teacher_from_sidecar
-from tests.other_device.device import other_device
+from dfkd_meta.waiting import LATEST, LossWatch
+from tests.other_device.device import other_device, read_back
 from tests.support.published import blobs
 from tests.support.small_recipes import ended, options_for, shrunk, teacher_for, write_blobs
 
@@ -60,12 +63,14 @@ def test_the_device_refuses_what_a_gpu_refuses(other: torch.device) -> None:
         there.numpy()
 
 
-def prepared(folder: Path, config: DistillConfig, device: torch.device) -> Distillation:
+def prepared(
+    folder: Path, config: DistillConfig, device: torch.device, *, steps: int | None = None
+) -> Distillation:
     sidecar = read_sidecar(folder)
     teacher = teacher_from_sidecar(folder, sidecar).to(device)
-    return Distillation(
-        teacher, shrunk(make_recipe(teacher, sidecar, config, device)), config, device
-    )
+    recipe = shrunk(make_recipe(teacher, sidecar, config, device))
+    recipe = recipe if steps is None else replace(recipe, steps=steps)
+    return Distillation(teacher, recipe, config, device)
 
 
 def assert_same(one: nn.Module, two: nn.Module) -> None:
@@ -99,6 +104,46 @@ def test_every_method_and_going_on_with_it(
     assert found.pool.images.device == CPU
     assert_close(found.pool.images, expected.pool.images, rtol=0, atol=1e-4)
     assert_same(found.student.module, expected.student.module)
+
+
+@pytest.mark.parametrize(
+    "name", ["recorded", "deep_inversion", "cmi", "fast_dfkd", "lopes_spectral_all_layers"]
+)
+def test_the_device_is_read_once_a_batch_and_not_at_each_step(
+    name: str, published: Published, other: torch.device
+) -> None:
+    """Whatever is read back makes a GPU wait for the program."""
+    folder = published(teacher_for(name), "full")
+    options = {"trust": 100} if name == "recorded" else {}
+    config = small(name, options=options, training={"mixup": 0.5, "cutmix": 0.5, "flip": True})
+
+    def reads(steps: int) -> int:
+        run = prepared(folder, config, other, steps=steps)
+        run.pool.add(run.synthesizer.make_batch(8))
+        read_back.clear()
+        run.synthesizer.make_batch(8)
+        return len(read_back)
+
+    assert 0 < reads(7) == reads(2)
+    run = prepared(folder, config, other)
+    run.pool.add(run.synthesizer.make_batch(8))
+    read_back.clear()
+    for _ in range(3):
+        run.trainer.step(run.pool.draw(8, run.order))
+    assert not read_back
+
+
+def test_a_lost_loss_is_noticed_later_and_its_step_named(other: torch.device) -> None:
+    good, lost = torch.tensor(1.0).to(other), torch.tensor(float("nan")).to(other)
+    watch = LossWatch("the loss", hint="smaller steps")
+    for step in range(LATEST - 1):
+        watch.see(lost if step == 1 else good, f"step {step}")
+    with pytest.raises(MethodError, match=r"the loss became nan at step 1\b"):
+        watch.see(good, f"step {LATEST - 1}")
+    watch.see(lost, "the next step")
+    with pytest.raises(MethodError, match="at the next step"):
+        watch.check()
+    watch.check()
 
 
 @pytest.mark.parametrize("name", losses.names())

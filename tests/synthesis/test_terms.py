@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dfkd_meta.sidecar import Tap
 from dfkd_meta.synthesis.gaussians import ClassGaussians
+from dfkd_meta.synthesis.grouping import pooled, shares
 from dfkd_meta.synthesis.targets import Targets
 from dfkd_meta.synthesis.terms.base import StepState
 from dfkd_meta.synthesis.terms.features import FeatureTarget
@@ -21,8 +22,6 @@ from dfkd_meta.synthesis.terms.moments import (
     RecordedMoments,
     StandardizedMoments,
     _PositionMoments,
-    pooled,
-    shares,
 )
 from dfkd_meta.synthesis.terms.priors import L2Norm, TotalVariation
 

@@ -11,6 +11,7 @@ from dfkd_meta.checkpoint import State
 from dfkd_meta.synthesis.sources.base import Source
 from dfkd_meta.synthesis.sources.networks import reinitialize
 from dfkd_meta.synthesis.targets import Targets
+from dfkd_meta.waiting import sent
 
 BETAS = (0.5, 0.999)  # of Adam, as in DCGAN
 
@@ -61,7 +62,7 @@ class GeneratorSource(Source):
 
     def _draw(self, count: int, generator: torch.Generator) -> Tensor:
         device = next(self.module.parameters()).device
-        return torch.randn(count, self.latent, generator=generator).to(device)
+        return sent(torch.randn(count, self.latent, generator=generator), device)
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.module.parameters(), lr=self.learning_rate, betas=BETAS)

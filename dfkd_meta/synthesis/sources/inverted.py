@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dfkd_meta.synthesis.sources.base import Source
 from dfkd_meta.synthesis.sources.networks import reinitialize
 from dfkd_meta.synthesis.targets import Targets
+from dfkd_meta.waiting import sent
 
 BETAS = (0.5, 0.999)  # of Adam, as in DCGAN
 
@@ -39,7 +40,7 @@ class InvertedSource(Source):
     def begin(self, targets: Targets, generator: torch.Generator) -> None:
         reinitialize(self.module, generator)
         z = torch.randn(len(targets.labels), self.latent, generator=generator)
-        self._z = z.to(targets.labels.device).requires_grad_()
+        self._z = sent(z, targets.labels.device).requires_grad_()
         self.optimizer = torch.optim.Adam(
             [*self.module.parameters(), self._z], lr=self.learning_rate, betas=BETAS
         )

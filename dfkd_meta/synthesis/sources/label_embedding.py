@@ -11,6 +11,7 @@ from dfkd_meta.checkpoint import State
 from dfkd_meta.synthesis.sources.base import Source
 from dfkd_meta.synthesis.sources.networks import reinitialize
 from dfkd_meta.synthesis.targets import Targets
+from dfkd_meta.waiting import sent
 
 
 class LabelEmbeddingSource(Source):
@@ -55,7 +56,7 @@ class LabelEmbeddingSource(Source):
         self._layer = occurrence(targets.labels)
         layers, size = int(self._layer.max()) + 1, self.embeddings.shape[1]
         drawn = torch.randn(layers, size, self.latent, generator=generator)
-        self._weights = drawn.to(targets.labels.device).requires_grad_()
+        self._weights = sent(drawn, targets.labels.device).requires_grad_()
         self._biases = self._weights.new_zeros(layers, self.latent, requires_grad=True)
         self.optimizer = torch.optim.Adam(
             [*self.module.parameters(), self._weights, self._biases],

@@ -12,6 +12,7 @@ from dfkd_meta.checkpoint import State
 from dfkd_meta.synthesis.sources.base import Source
 from dfkd_meta.synthesis.sources.networks import reinitialize
 from dfkd_meta.synthesis.targets import Targets
+from dfkd_meta.waiting import sent
 
 Update = Literal["fomaml", "reptile"]
 
@@ -62,7 +63,7 @@ class MetaSource(Source):
             for layer in first_layers(self.module):
                 reinitialize(layer, generator)
         z = torch.randn(len(targets.labels), self.latent, generator=generator)
-        self._z = z.to(targets.labels.device).requires_grad_()
+        self._z = sent(z, targets.labels.device).requires_grad_()
         self._fast = copy.deepcopy(self.module)
         groups: list[dict[str, Any]] = [
             {"params": self._fast.parameters()},

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dfkd_meta.synthesis.sources.base import Source
 from dfkd_meta.synthesis.targets import Targets
+from dfkd_meta.waiting import sent
 
 Start = Callable[[Targets, torch.Generator], Tensor]
 """Makes the first inputs of a batch: float32 `n ...`, model-normalized (or coordinates)."""
@@ -79,7 +80,7 @@ def white_start(shape: tuple[int, ...], device: torch.device, contrast: float) -
         count = len(targets.labels)
         white = torch.randn(count, *shape, generator=generator)
         strength = torch.randn(count, *(1,) * len(shape), generator=generator)
-        return (white * torch.exp(contrast * strength - contrast**2)).to(device)
+        return sent(white * torch.exp(contrast * strength - contrast**2), device)
 
     return start
 
@@ -102,6 +103,6 @@ def gaussian_start(
         noise = torch.randn(count, *shape, generator=generator) * std
         if vary:
             noise *= torch.rand(count, *(1,) * len(shape), generator=generator)
-        return (noise + mean).to(device)
+        return sent(noise + mean, device)
 
     return start

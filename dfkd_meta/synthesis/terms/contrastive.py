@@ -16,6 +16,7 @@ from dfkd_meta.seeding import layers_draw_from
 from dfkd_meta.sidecar import Tap
 from dfkd_meta.synthesis.terms.base import StepState, Term
 from dfkd_meta.teachers import ActivationTap, Teacher, channel_axis, reduce_features
+from dfkd_meta.waiting import sent
 
 KEPT_ELEMENTS = 0.7  # of an input that is no image, in its local view
 
@@ -42,7 +43,7 @@ class FeatureBank:
         if self.rows is None or not count:
             return None
         chosen = torch.randperm(len(self.rows), generator=generator)[:count]
-        return self.rows[chosen.to(self.rows.device)]
+        return self.rows[sent(chosen, self.rows.device)]
 
 
 class InstanceContrast(Term):
@@ -152,8 +153,8 @@ def local_view(
     """
     count = len(images)
     if images.dim() != 4:
-        keep = torch.rand(images.shape, generator=generator).to(images.device) < KEPT_ELEMENTS
-        other = torch.randperm(count, generator=generator).to(images.device)
+        keep = sent(torch.rand(images.shape, generator=generator), images.device) < KEPT_ELEMENTS
+        other = sent(torch.randperm(count, generator=generator), images.device)
         return torch.where(keep, images, images[other])
     area, ratio, across, down, mirror = torch.rand(5, count, generator=generator)
     area = least + (1 - least) * area
@@ -164,5 +165,5 @@ def local_view(
     place[:, 1, 1] = height
     place[:, 0, 2] = (2 * across - 1) * (1 - width)
     place[:, 1, 2] = (2 * down - 1) * (1 - height)
-    grid = F.affine_grid(place.to(images.device), list(images.shape), align_corners=False)
+    grid = F.affine_grid(sent(place, images.device), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)

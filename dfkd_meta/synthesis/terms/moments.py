@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dfkd_meta.checkpoint import State
 from dfkd_meta.sidecar import Sidecar, StatisticRecord, Tap
@@ -50,12 +50,11 @@ class RecordedMoments:
         Returns (groups int64 `p`, batch mean minus recorded mean `p f`, batch variance `p f`;
         divisor n).
         """
-        rows = self.statistics.rows(state.targets.labels)
-        groups, place = torch.unique(rows, return_inverse=True)
-        first, second = self._per_sample(state.activations[self.tap.id], rows)
-        share = shares(place)
-        shift = share @ first
-        return groups, shift, (share @ second - shift.square()).clamp_min(0)
+        grouping = state.targets.grouping(self.statistics.classes)
+        first, second = self._per_sample(state.activations[self.tap.id], grouping.rows)
+        shift = grouping.mean @ first
+        variance = (grouping.mean @ second - shift.square()).clamp_min(0)
+        return grouping.present, shift, variance
 
     def _per_sample(self, activation: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """First and second moment of each sample about its recorded mean: two of `n f`."""
@@ -128,8 +127,8 @@ class StandardizedMoments(Term):
         floor = self.floor * recorded.mean(1, keepdim=True) + torch.finfo(recorded.dtype).tiny
         sigma = (recorded + floor).sqrt()
         shift, square = shift / sigma, (variance + floor) / sigma.square()
-        rows = torch.unique(record.statistics.rows(state.targets.labels), return_counts=True)[1]
-        share = shares(pooled(rows, self.least), rows)
+        grouping = state.targets.grouping(record.statistics.classes)
+        share = grouping.pooled_mean(self.least)
         mean = share @ shift
         between = (share @ shift.square() - mean.square()).clamp_min(0)
         spread = (share @ square + between).sqrt() - 1
@@ -220,27 +219,6 @@ class MomentumNorms(Term):
                 moments, self.averages, strict=True
             )
         ]
-
-
-def pooled(count: Tensor, least: int) -> Tensor:
-    """Groups 0, 1, ... of classes with so many rows each: int64 `c` to `c`.
-
-    A class joins the group that the rows before it have begun to fill, ``least`` at a time; so the
-    last group may have fewer.
-    """
-    group: Tensor = torch.unique((count.cumsum(0) - count) // least, return_inverse=True)[1]
-    return group
-
-
-def shares(place: Tensor, count: Tensor | None = None) -> Tensor:
-    """The matrix that takes the mean over each group: int64 `n` -> float32 `g n`.
-
-    ``count`` is how often each of the n counts (default: once).
-    """
-    share: Tensor = nn.functional.one_hot(place).T.float()
-    if count is not None:
-        share = share * count
-    return share / share.sum(1, keepdim=True)
 
 
 def plain_norms(shift: Tensor, variance: Tensor, recorded: Tensor) -> Tensor:

@@ -74,18 +74,16 @@ class ActivationGraph:
 
     def rows(self, state: StepState) -> Tensor:
         """The group of each input, int64 `n`."""
-        return self.coefficients.rows(state.targets.labels)
+        return state.targets.grouping(self.coefficients.classes).rows
 
     def spectra(self, state: StepState) -> tuple[Tensor, Tensor]:
         """Coefficients `n k` of each input in the basis of its class, and energy outside `n`."""
         signal = torch.cat(
             [reduce_features(state.activations[t.id], t, self.reduction) for t in self.nodes], 1
         )
-        rows = self.rows(state)
         coefficients = signal.new_empty(len(signal), self.basis.shape[1])
         outside = signal.new_empty(len(signal))
-        for group in torch.unique(rows).tolist():
-            here = (rows == group).nonzero().flatten()
+        for group, here in state.targets.grouping(self.coefficients.classes).members:
             own, basis = signal[here], self.basis[group]
             spectrum = own @ basis.T
             coefficients = coefficients.index_copy(0, here, spectrum)

@@ -1,0 +1,68 @@
+"""Which rows of a batch belong to which recorded group, worked out once for all its steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """The rows of a batch by group.
+
+    rows: int64 `n`, the group of each. present: int64 `p`, the groups that the batch holds,
+    ascending. count: int64 `p`, the rows of each of these. mean: float32 `p n`, the matrix that
+    takes the mean over the rows of each.
+    """
+
+    rows: Tensor
+    present: Tensor
+    count: Tensor
+    mean: Tensor
+    _pooled: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def of(cls, rows: Tensor) -> Grouping:
+        """From the group of each row, int64 `n`."""
+        present, place, count = torch.unique(rows, return_inverse=True, return_counts=True)
+        return cls(rows, present, count, shares(place))
+
+    @cached_property
+    def members(self) -> list[tuple[int, Tensor]]:
+        """Each group with its rows, int64."""
+        return [
+            (group, (self.rows == group).nonzero().flatten()) for group in self.present.tolist()
+        ]
+
+    def pooled_mean(self, least: int) -> Tensor:
+        """The matrix that takes the mean over the rows of neighboring groups: float32 `q p`.
+
+        Of values per group; so many of them are pooled that there are ``least`` rows.
+        """
+        if least not in self._pooled:
+            self._pooled[least] = shares(pooled(self.count, least), self.count)
+        return self._pooled[least]
+
+
+def pooled(count: Tensor, least: int) -> Tensor:
+    """Groups 0, 1, ... of classes with so many rows each: int64 `c` to `c`.
+
+    A class joins the group that the rows before it have begun to fill, ``least`` at a time; so the
+    last group may have fewer.
+    """
+    group: Tensor = torch.unique((count.cumsum(0) - count) // least, return_inverse=True)[1]
+    return group
+
+
+def shares(place: Tensor, count: Tensor | None = None) -> Tensor:
+    """The matrix that takes the mean over each group: int64 `n` -> float32 `g n`.
+
+    ``count`` is how often each of the n counts (default: once).
+    """
+    share: Tensor = nn.functional.one_hot(place).T.float()
+    if count is not None:
+        share = share * count
+    return share / share.sum(1, keepdim=True)
