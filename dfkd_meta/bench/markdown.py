@@ -37,17 +37,16 @@ HINTS = {
 
 def as_markdown(title: str, sections: Sequence[Section]) -> str:
     """The whole document; sections of which nothing has run yet are left out."""
-    sources = _Sources()
+    sources, machines = _Sources(), _Machines(sections)
     begun = [s for s in sections if any(line.records or line.reasons for line in s.lines)]
-    parts = [_section(section, sources) for section in begun]
+    parts = [_section(section, sources, machines) for section in begun]
     pairs = {section.pair: [s for s in begun if s.pair == section.pair] for section in begun}
     parts += [text for alike in pairs.values() if (text := _by_sidecar(alike))]
     pending = sum(line.pending for section in sections for line in section.lines)
     used = "\n".join(parts)
     legend = [LEGEND, *(hint for name, hint in HINTS.items() if f" {name} " in used)]
     head = [f"# {title}", "", textwrap.fill(" ".join(legend), 100, break_on_hyphens=False)]
-    if machines := _machines(sections):
-        head += ["", textwrap.fill(f"Made with {'; '.join(machines)}.", 100)]
+    head += machines.listed()
     if pending:
         head += ["", f"**{pending} runs are still to be made.**"]
     return "\n".join([*head, "", *parts, *sources.listed()]).rstrip() + "\n"
@@ -69,26 +68,48 @@ class _Sources:
         return ["## Sources", "", *entries]
 
 
-def _machines(sections: Sequence[Section]) -> list[str]:
-    """Each combination of software and hardware that the results were made with."""
-    found = [
-        record["machine"] for section in sections for line in section.lines
-        for record in line.records
-    ]  # fmt: skip
-    texts = [
-        f"dfkd-meta {one['dfkd_meta']}, torch {one['torch']}, " + (one["gpu"] or _cores(one))
-        for one in found
-    ]
-    return list(dict.fromkeys(texts))
+class _Machines:
+    """Each combination of software and hardware that results were made with; several are lettered.
+
+    A budget of seconds buys more steps on a faster machine.
+    """
+
+    def __init__(self, sections: Sequence[Section]) -> None:
+        lines = [line for section in sections for line in section.lines]
+        self.known = list(dict.fromkeys(text for line in lines for text in self._of(line)))
+        self.several = len(self.known) > 1
+
+    def letters(self, line: Line) -> str:
+        """Those of one line, e.g. ``a`` or ``a, c``."""
+        return ", ".join(self._letter(text) for text in self._of(line))
+
+    def listed(self) -> list[str]:
+        if not self.several:
+            return ["", *(textwrap.fill(f"Made with {one}.", 100) for one in self.known)]
+        hint = "Made on several machines (compare the seconds, and what they buy, on one of them):"
+        entries = (f"* {self._letter(text)}: {text}" for text in self.known)
+        return ["", hint, "", *(textwrap.fill(e, 100, subsequent_indent="  ") for e in entries)]
+
+    def _letter(self, text: str) -> str:
+        return chr(ord("a") + self.known.index(text))
+
+    @staticmethod
+    def _of(line: Line) -> list[str]:
+        found = (record["machine"] for record in line.records)
+        return list(dict.fromkeys(_software(one) + (one["gpu"] or _cores(one)) for one in found))
+
+
+def _software(machine: dict[str, Any]) -> str:
+    return f"dfkd-meta {machine['dfkd_meta']}, torch {machine['torch']}, "
 
 
 def _cores(machine: dict[str, Any]) -> str:
     """E.g. AMD EPYC (family 25, model 17), 1 of 2 cores per run."""
-    name = machine.get("processor", "CPU")  # the first journals do not tell
+    name = machine.get("processor", "a CPU that was not recorded")  # in the first journals
     return f"{name}, {machine['threads']} of {machine['cores']} cores per run"
 
 
-def _section(section: Section, sources: _Sources) -> str:
+def _section(section: Section, sources: _Sources, machines: _Machines) -> str:
     lines = [line for line in section.lines if line.records or line.reasons]
     pending = [f"`{line.label}`" for line in section.lines if line not in lines]
     on_gpu = any(line.device == "cuda" for line in lines)
@@ -99,6 +120,8 @@ def _section(section: Section, sources: _Sources) -> str:
         any(published for published, _ in facts.values()),
         any(code for _, code in facts.values()),
     ]
+    if machines.several:
+        columns.append("on")
     columns += [
         name for name, some in zip(("published %", "authors' code %"), shown, strict=True) if some
     ]
@@ -111,7 +134,8 @@ def _section(section: Section, sources: _Sources) -> str:
             for found, some in zip(facts[line.label], shown, strict=True)
             if some
         ]
-        rows.append([*_numbers(line, "seconds" if on_gpu else "cpu_seconds"), *cited])
+        numbers = _numbers(line, "seconds" if on_gpu else "cpu_seconds")
+        rows.append([*numbers, *([machines.letters(line)] if machines.several else []), *cited])
     text = [f"## {section.teacher} -> {section.student}", "", _circumstances(section), ""]
     text += [*_table(columns, rows), "", *_remarks(lines)]
     text += _curves(lines)

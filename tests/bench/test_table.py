@@ -144,6 +144,21 @@ def test_sidecars_are_compared_side_by_side(tmp_path: Path) -> None:
     assert "What a sidecar buys: digits" not in shown
 
 
+def test_rows_of_several_machines_say_which(grid: Grid) -> None:
+    results = [(run, record_of(run)) for run in runs_of(grid) if run.cell.method in SCORES]
+    for run, record in results:
+        if run.cell.seed == 2 and run.cell.method == "recorded":
+            record["machine"] = {**record["machine"], "processor": "Another CPU"}
+    text = as_markdown(grid.title, sections_of(grid, results))
+    assert "* a: dfkd-meta 0.1.0, torch 2.13.0, Example CPU, 1 of 8 cores per run\n" in text
+    assert "* b: dfkd-meta 0.1.0, torch 2.13.0, Another CPU, 1 of 8 cores per run\n" in text
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| ")]
+    place = [cell.strip() for cell in rows[0]].index("on")
+    found = {row[1].strip(): row[place].strip() for row in rows}
+    assert found["`recorded`"] == "a, b"
+    assert found["`noise`"] == "a"
+
+
 def test_on_a_gpu_its_seconds_are_shown(grid: Grid) -> None:
     found = results_of(grid)
     for _, record in found:
