@@ -20,6 +20,7 @@ VERBS = [
     "export",
     "validate",
     "inspect",
+    "redact",
     "layers",
     "publish",
     "pull",

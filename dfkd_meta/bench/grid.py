@@ -100,7 +100,7 @@ class TeacherEntry(Config):
 
 
 class Variant(Config):
-    """A profile with some of its records: ``leave_out`` and ``only`` as for ``export``."""
+    """A profile with some of its records: what ``redact`` makes of it, given the same options."""
 
     profile: Profile
     leave_out: tuple[str, ...] = ()

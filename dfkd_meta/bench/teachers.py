@@ -10,18 +10,19 @@ from typing import Any
 import torch
 
 from dfkd_meta.bench.cells import digest_of
-from dfkd_meta.bench.grid import Grid, TeacherEntry, train_config, variant_of
+from dfkd_meta.bench.grid import Grid, TeacherEntry, Variant, train_config, variant_of
 from dfkd_meta.bench.journal import write_text
 from dfkd_meta.bench.places import Places
 from dfkd_meta.data import open_data
 from dfkd_meta.folders import new_folder
 from dfkd_meta.hub import resolve_source
 from dfkd_meta.machine import versions
+from dfkd_meta.producer.config import Profile
 from dfkd_meta.producer.export import export
 from dfkd_meta.producer.opening import open_for_export
 from dfkd_meta.producer.train import train_network
 from dfkd_meta.progress import Progress
-from dfkd_meta.sidecar import MANIFEST_FILE, TENSOR_FILE, sha256_file
+from dfkd_meta.sidecar import MANIFEST_FILE, TENSOR_FILE, redact_sidecar, sha256_file
 from dfkd_meta.teachers import save_teacher
 
 
@@ -75,7 +76,11 @@ class Teachers:
             folder, repo_id, commit = pulled.folder.resolve(), pulled.repo_id, pulled.commit
         else:
             folder = self._place(name) / profile
-            self._export(name, profile, folder, device, progress)
+            variant = variant_of(self.grid, profile)
+            if variant.leave_out or variant.only:
+                self._redact(name, variant, folder, device, progress)
+            else:
+                self._export(name, variant.profile, folder, device, progress)
         ready = ReadyTeacher(
             folder=str(folder.relative_to(self.out) if entry.published is None else folder),
             digest=sidecar_digest(folder),
@@ -89,13 +94,26 @@ class Teachers:
         write_text(stamp, json.dumps(asdict(ready), indent=2))
         return ready
 
+    def _redact(
+        self, name: str, variant: Variant, folder: Path, device: torch.device, progress: Progress
+    ) -> None:
+        """Some records of a profile: the same as if they alone had been exported."""
+        whole = self.find(name, variant.profile) or self.make(
+            name, variant.profile, device=device, progress=progress
+        )
+        redact_sidecar(
+            self.out / whole.folder,
+            folder,
+            leave_out=variant.leave_out,
+            only=variant.only,
+            overwrite=True,
+        )
+
     def _export(
-        self, name: str, profile: str, folder: Path, device: torch.device, progress: Progress
+        self, name: str, profile: Profile, folder: Path, device: torch.device, progress: Progress
     ) -> None:
         entry = self.grid.teachers[name]
-        settings = entry.export.model_copy(
-            update=variant_of(self.grid, profile).model_dump(exclude_unset=True)
-        )
+        settings = entry.export.model_copy(update={"profile": profile})
         model = str(self.places.expand(entry.model, "model"))
         weights = self.places.expand(entry.weights, "weights")
         if entry.train is not None:

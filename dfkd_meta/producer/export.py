@@ -22,11 +22,12 @@ from dfkd_meta.producer.blocks import (
     teacher_reference,
 )
 from dfkd_meta.producer.config import ExportConfig
-from dfkd_meta.producer.profiles import honest_profile, plan
+from dfkd_meta.producer.profiles import plan
 from dfkd_meta.producer.sizes import check_sizes, in_words
 from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.seeding import generator_for
 from dfkd_meta.sidecar import MANIFEST_FILE, Evaluation, Manifest, SidecarError, write_sidecar
+from dfkd_meta.sidecar.checks.profiles import honest_profile
 from dfkd_meta.statistics import Collection, check_counts, collect, forecast, unknown_label
 from dfkd_meta.teachers import Teacher, default_taps
 

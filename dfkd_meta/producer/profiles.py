@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
 import torch
 
 from dfkd_meta.errors import TeacherError, UsageError
-from dfkd_meta.producer.config import ExportConfig, Profile
-from dfkd_meta.sidecar import StatisticRecord, Tap
+from dfkd_meta.producer.config import ExportConfig
+from dfkd_meta.sidecar import Tap
 from dfkd_meta.sidecar.checks.evidence import frequencies_at
-from dfkd_meta.sidecar.checks.profiles import broken_promises
+from dfkd_meta.sidecar.redaction import chosen_records
 from dfkd_meta.statistics import RecordRequest, feature_count
 from dfkd_meta.statistics.base import Reduction, Scope
 from dfkd_meta.statistics.kinds.batchnorm import batchnorm_paths
@@ -53,37 +52,8 @@ def plan(
     if config.profile == "full":
         requests += planner.full()
     planned = {request.id: request for request in [*requests, *config.records]}
-    left_out = _matching("leave_out", config.leave_out, planned)
-    kept = _matching("only", config.only, planned) if config.only else set(planned)
-    chosen = [request for name, request in planned.items() if name in kept - left_out]
-    if not chosen:
-        raise UsageError("leave_out and only leave no record to take")
-    return chosen
-
-
-def _matching(key: str, patterns: Sequence[str], planned: Collection[str]) -> set[str]:
-    """The ids that match any of the patterns. Raises UsageError for one that matches none."""
-    found: set[str] = set()
-    for pattern in patterns:
-        matched = fnmatch.filter(planned, pattern)
-        if not matched:
-            raise UsageError(
-                f"{key}: no record of this export matches {pattern!r}",
-                hint="ids: " + ", ".join(sorted(planned)),
-            )
-        found.update(matched)
-    return found
-
-
-def honest_profile(
-    profile: Profile, taps: Sequence[Tap], records: Sequence[StatisticRecord], classes: int
-) -> str:
-    """The profile asked for if the finished records keep its promise, else ``custom``.
-
-    The rule is the one that validation applies. Without labels, for a teacher without a hidden
-    layer, or with records of one's own at further taps, some promises cannot be kept.
-    """
-    return "custom" if broken_promises(profile, taps, records, classes) else profile
+    kept = chosen_records(planned, leave_out=config.leave_out, only=config.only)
+    return [request for name, request in planned.items() if name in kept]
 
 
 class _Planner:

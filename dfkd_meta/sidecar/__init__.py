@@ -33,6 +33,7 @@ from dfkd_meta.sidecar.manifest import (
     WeightFile,
     channel_axis,
 )
+from dfkd_meta.sidecar.redaction import redact_sidecar
 from dfkd_meta.sidecar.store import MAX_TENSOR_FILE_BYTES
 from dfkd_meta.sidecar.summary import bytes_text
 from dfkd_meta.sidecar.validation import validate_sidecar
@@ -69,6 +70,7 @@ __all__ = [
     "pack_record",
     "read_manifest",
     "read_sidecar",
+    "redact_sidecar",
     "sha256_file",
     "validate_sidecar",
     "write_sidecar",

@@ -8,9 +8,10 @@ import stat
 from pathlib import Path
 
 from dfkd_meta.errors import DfkdMetaError
-from dfkd_meta.sidecar.manifest import MANIFEST_FILE
+from dfkd_meta.sidecar.manifest import MANIFEST_FILE, Manifest
 
 BLOCK = 2**20
+BESIDE = ("config.json", "README.md")  # of a published model, not of its sidecar
 
 
 def sha256_file(path: Path) -> str:
@@ -40,6 +41,12 @@ def inside(folder: Path, name: str) -> Path | None:
         return path
     blobs = home.parent.parent / "blobs"
     return path if home.parent.name == "snapshots" and target.parent == blobs else None
+
+
+def model_files(folder: Path, manifest: Manifest) -> list[str]:
+    """The names of the files of a published model that are there, besides those of its sidecar."""
+    files = [file.path for file in manifest.teacher.files]
+    return [name for name in dict.fromkeys((*files, *BESIDE)) if inside(folder, name) is not None]
 
 
 def sidecar_folder(path: Path) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from dfkd_meta.errors import DfkdMetaError
 from dfkd_meta.folders import new_folder, real_path, require_free, write_whole
 from dfkd_meta.sidecar.checks.evidence import Evidence
+from dfkd_meta.sidecar.files import model_files
 from dfkd_meta.sidecar.issues import SidecarError, ValidationReport
 from dfkd_meta.sidecar.json_text import dump_json, parse_json
 from dfkd_meta.sidecar.manifest import MANIFEST_FILE, TENSOR_FILE
@@ -58,15 +59,11 @@ def upgrade_sidecar(folder: Path, out: Path | None = None, *, dry_run: bool = Fa
     return Upgrade(old, new, folder, (MANIFEST_FILE,))
 
 
-BESIDE = ("config.json", "README.md")  # of a published model, not of its sidecar
-
-
 def _copy(
     folder: Path, out: Path, evidence: Evidence, migrated: bytes, dry_run: bool
 ) -> tuple[str, ...]:
     require_free(out, hint="choose another --out")
-    files = [file.path for file in evidence.manifest.teacher.files]
-    teacher = [name for name in dict.fromkeys((*files, *BESIDE)) if (folder / name).is_file()]
+    teacher = model_files(folder, evidence.manifest)
     own = {TENSOR_FILE: evidence.own.data} if evidence.own and evidence.own.data else {}
     if not dry_run:
         with new_folder(out) as scratch:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from dfkd_meta.errors import UsageError
 from dfkd_meta.producer.config import ExportConfig, Profile
-from dfkd_meta.producer.profiles import distinct_taps, honest_profile, plan
+from dfkd_meta.producer.profiles import distinct_taps, plan
 from dfkd_meta.sidecar import StatisticRecord
+from dfkd_meta.sidecar.checks.profiles import honest_profile
 from dfkd_meta.statistics import RecordRequest, collect
 from dfkd_meta.teachers import Teacher, default_taps, last_hidden_tap
 from tests.statistics.toys import PlainNet, ToyNet, images, stream, teacher
@@ -379,8 +380,8 @@ def test_records_are_left_out_by_the_names_they_have() -> None:
 @pytest.mark.parametrize(
     ("own", "said"),
     [
-        ({"leave_out": ["mixture/*"]}, "leave_out: no record of this export matches 'mixture/"),
-        ({"only": ["dropout", "Dropout"]}, "only: no record of this export matches 'Dropout'"),
+        ({"leave_out": ["mixture/*"]}, "leave_out: none of the records matches 'mixture/"),
+        ({"only": ["dropout", "Dropout"]}, "only: none of the records matches 'Dropout'"),
         ({"leave_out": ["*"]}, "no record to take"),
     ],
 )

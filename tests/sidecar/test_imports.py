@@ -25,6 +25,7 @@ COMMANDS = {
     "inspect": ["inspect", str(CASE)],
     "schema": ["schema"],
     "migrate": ["migrate", str(CASE), "--dry-run"],
+    "redact": ["redact", str(CASE), "--only", "*", "--out", "unused", "--dry-run"],
     "help": ["--help"],
 }
 
