@@ -55,7 +55,7 @@ def main() -> None:
         figure = pyplot.figure(figsize=(6.4 * len(pairs), 4.4), layout="constrained")
         parts = figure.subfigures(1, len(pairs), squeeze=False)[0]
     else:
-        heights = [1 + 0.2 * len(found) for found in pairs.values()]
+        heights = [1.2 + 0.2 * len(found) for found in pairs.values()]
         figure = pyplot.figure(figsize=(9, sum(heights)), layout="constrained")
         parts = figure.subfigures(len(pairs), 1, squeeze=False, height_ratios=heights)[:, 0]
     colors = colors_of(rows)
@@ -129,8 +129,12 @@ def over_records(part: SubFigure, rows: list[Row], method: str) -> Axes:
     score.plot([], [], "o", color=BY_CLASS, label="tells of classes or places of the input")
     score.legend(fontsize=8, frameon=False, loc="upper left")
     score.set_yticks(range(len(shown)), [row["profile"] for row in shown], fontsize=8)
+    score.set_ylim(-0.7, len(shown) + 1.3)  # room for the legend
     for axis, label in ((size, "sidecar, KB"), (tracing, "tracing strength")):
         axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("")
+        axis.tick_params(axis="y", left=False)
         _plain(axis, label)
     _plain(score, "test accuracy, %")
     return score
