@@ -27,7 +27,7 @@ class Curve:
 
     To be called wherever the run can be saved. What it sees is kept in ``file``, so that a run that
     goes on after a kill keeps what was seen before; the seconds of the run do not count the looks.
-    The student is seen as it trains: without its moving average, where one is asked for.
+    The student is seen as it would be if the run ended there: with its moving average, if any.
     """
 
     def __init__(self, points: int, file: Path, test: Dataset, inputs: InputSpec) -> None:
@@ -42,11 +42,13 @@ class Curve:
         due = done * self.points // steps > (done - 1) * self.points // steps
         if not done or not due or any(point["steps"] == done for point in self.found):
             return
+        with run.trainer.finished() as student:
+            score = accuracy(student, self.test, self.inputs)
         seen: Point = {
             "steps": done,
             "cpu_seconds": sum(run.cpu_seconds.values()),
             "seconds": sum(run.seconds.values()),
-            "accuracy": accuracy(run.student.module, self.test, self.inputs),
+            "accuracy": score,
         }
         self.found.append(seen)
         write_text(self.file, json.dumps(self.found))

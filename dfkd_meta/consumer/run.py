@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from dfkd_meta.batches import Pool, SyntheticBatch
 from dfkd_meta.checkpoint import State
@@ -239,7 +240,7 @@ class Distillation:
             size = recipe.batch_size if recipe.rounds else min(recipe.batch_size, left)
             batch = synthesizer.make_batch(size)
         if self.exam.wanted:
-            progress.step(self.exam.judge(batch.images, self.trainer.steps_done))
+            progress.step(self._judge(batch.images))
         if self._has_one_turn():
             batch = self.exam.hold_out(batch, recipe.images)
         if recipe.rounds is None or not recipe.rounds.fresh:
@@ -257,16 +258,20 @@ class Distillation:
 
     def _examine(self, progress: Progress) -> None:
         """Have the student judged on inputs it has not learned from, when it is time."""
-        done, exam, rounds = self.trainer.steps_done, self.exam, self.recipe.rounds
-        if not exam.due(done) or self.recipe.given is not None:
+        exam, rounds = self.exam, self.recipe.rounds
+        if not exam.due(self.trainer.steps_done) or self.recipe.given is not None:
             return
         if self._has_one_turn():
             if exam.held_out is not None:
-                progress.step(exam.judge(exam.held_out.images, done))
+                progress.step(self._judge(exam.held_out.images))
         elif rounds is not None and rounds.fresh:
-            progress.step(exam.judge(self.synthesizer.fresh_batch(JUDGED).images, done))
+            progress.step(self._judge(self.synthesizer.fresh_batch(JUDGED).images))
         else:
             exam.wanted = True
+
+    def _judge(self, images: Tensor) -> str:
+        with self.trainer.finished():
+            return self.exam.judge(images, self.trainer.steps_done)
 
     def _has_one_turn(self) -> bool:
         """Whether all inputs are made before the student's first step, so that none come later."""

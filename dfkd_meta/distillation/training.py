@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -128,6 +129,19 @@ class Trainer:
             limit_norms(self.student, config.max_norm)
         if self.average is not None:
             self.average.update(self.student, self.steps_done)
+
+    @contextmanager
+    def finished(self) -> Iterator[nn.Module]:
+        """The student with the weights that ``finish`` would give it now, while the block lasts."""
+        if self.average is None:
+            yield self.student
+            return
+        own = copy_state(self.student.state_dict())
+        self.student.load_state_dict(self.average.values)
+        try:
+            yield self.student
+        finally:
+            self.student.load_state_dict(own)
 
     def finish(self) -> nn.Module:
         """The student in eval mode, with its averaged weights where ``ema`` is set.

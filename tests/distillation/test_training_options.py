@@ -129,7 +129,11 @@ def test_the_average_is_the_recursion_written_out() -> None:
             else:
                 expected[name] = value.clone()
     last = weights_of(run.student)
+    with run.finished() as student:
+        on_the_way = weights_of(student)
+    assert torch.equal(last, weights_of(run.student))
     averaged = run.finish().state_dict()
+    assert torch.equal(on_the_way, weights_of(run.student))
     for name, value in averaged.items():
         assert torch.allclose(value, expected[name], atol=1e-6), name
     assert not torch.equal(last, weights_of(run.student))
