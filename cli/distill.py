@@ -150,7 +150,7 @@ def _print(facts: dict[str, Any], out: Path) -> None:
         ("method", facts["config"]["method"]),
         ("inputs" if result["given"] else "synthetic inputs", f"{result['images']:,}"),
         ("agreement with the teacher on them", _percent(result["agreement_on_synthetic"])),
-        ("agreement on new ones", _percent(result["agreement_on_new"])),
+        ("agreement on new ones", _on_new(result)),
         ("seconds", ", ".join(f"{part} {value:.1f}" for part, value in result["seconds"].items())),
         ("saved in", str(out)),
     ]
@@ -158,6 +158,11 @@ def _print(facts: dict[str, Any], out: Path) -> None:
         rows.insert(6, ("accuracy on the evaluation data", _percent(result["accuracy"])))
     title = "distilled on given data" if facts["result"]["given"] else "distilled without data"
     print_table(title, ["", "value"], rows)
+
+
+def _on_new(result: dict[str, Any]) -> str:
+    share, inputs = result["agreement_on_new"], result["agreement_on_new_inputs"]
+    return _percent(share) + (f" of {inputs:,}" if inputs else "")
 
 
 def _percent(share: float | None) -> str:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from dfkd_meta.config import make_config
-from dfkd_meta.consumer.pipeline import DistillConfig
+from dfkd_meta.consumer.pipeline import DistillConfig, precision_of
 from dfkd_meta.consumer.run import Outcome, run_method
 from dfkd_meta.precision import computing, settle
 from dfkd_meta.sidecar import read_sidecar
 from dfkd_meta.teachers import teacher_from_sidecar
 
+Published = Callable[[str, str], Path]
 CPU = torch.device("cpu")
 
 
@@ -76,3 +79,29 @@ def test_a_run_in_bfloat16_is_near_the_one_in_float32_and_keeps_float32(
         assert {value.dtype for value in values} == {torch.float32}
     assert not torch.equal(coarse.pool.images, fine.pool.images)
     assert (coarse.pool.images - fine.pool.images).abs().median() < 0.1
+
+
+class Halves(nn.Module):
+    """Casts to half precision before a BatchNorm of half-precision weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.BatchNorm1d(3)).half()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.body(x.half()).float()
+        return logits
+
+
+def test_auto_is_float32_for_a_teacher_that_fails_in_bfloat16(
+    published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    able = {"avx512_bf16": True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+    folder = published("digits_cnn", "minimal")
+    teacher = teacher_from_sidecar(folder, read_sidecar(folder))
+    assert precision_of(DistillConfig(), teacher, CPU) == "bfloat16"
+    mixed = replace(teacher, module=Halves().eval())
+    assert mixed(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
+    assert precision_of(DistillConfig(), mixed, CPU) == "float32"
+    assert precision_of(DistillConfig(precision="bfloat16"), mixed, CPU) == "bfloat16"

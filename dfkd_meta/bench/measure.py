@@ -15,12 +15,11 @@ from dfkd_meta.bench.curve import Curve
 from dfkd_meta.bench.journal import write_text
 from dfkd_meta.bench.tasks import CellTask
 from dfkd_meta.consumer.budget import plan_budget
-from dfkd_meta.consumer.pipeline import DistillConfig
+from dfkd_meta.consumer.pipeline import DistillConfig, precision_of
 from dfkd_meta.consumer.run import run_method
 from dfkd_meta.data import open_data
 from dfkd_meta.distillation.evaluation import accuracy, agreement, require_evaluable, some_of
 from dfkd_meta.machine import machine_facts, versions
-from dfkd_meta.precision import settle
 from dfkd_meta.sidecar import MANIFEST_FILE, Sidecar, read_sidecar, sha256_file
 from dfkd_meta.sidecar.checks.privacy import describes_input, is_detailed
 from dfkd_meta.teachers import Teacher, count_parameters, teacher_from_sidecar
@@ -85,7 +84,7 @@ def run_cell(task: CellTask, device: torch.device) -> dict[str, Any]:
             **memory,
         },
         "notes": outcome.notes,
-        "precision": settle(config.precision, device),
+        "precision": precision_of(config, teacher, device),
         "machine": {**machine_facts(device), **versions()},
     }
 

@@ -9,17 +9,16 @@ import torch
 
 from dfkd_meta.consumer.budget import clock_of, plan_budget
 from dfkd_meta.consumer.interruption import interrupted_config
-from dfkd_meta.consumer.pipeline import DistillConfig
+from dfkd_meta.consumer.pipeline import DistillConfig, precision_of
 from dfkd_meta.consumer.run import Outcome, run_method
 from dfkd_meta.data import Dataset
 from dfkd_meta.distillation.config import TrainingConfig
 from dfkd_meta.distillation.evaluation import accuracy, agreement, require_evaluable, some_of
 from dfkd_meta.errors import UsageError
 from dfkd_meta.hub import PulledSidecar, resolve_source
-from dfkd_meta.precision import settle
 from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.sidecar import Sidecar, read_sidecar
-from dfkd_meta.teachers import Teacher, teacher_from_sidecar
+from dfkd_meta.teachers import Teacher, oddities, teacher_from_sidecar
 
 
 @dataclass(frozen=True)
@@ -75,9 +74,11 @@ def distill(
     sidecar = read_sidecar(pulled.folder)
     progress.step(f"loading the teacher {sidecar.manifest.teacher.architecture}")
     teacher = teacher_from_sidecar(pulled.folder, sidecar, factory=factory).to(device)
+    for oddity in oddities(teacher):
+        progress.warn(oddity)
     if evaluation is not None:
         require_evaluable(evaluation, teacher.inputs, teacher.outputs)
-    config = config.model_copy(update={"precision": settle(config.precision, device)})
+    config = config.model_copy(update={"precision": precision_of(config, teacher, device)})
     if seconds is not None:
         config = _within(seconds, teacher, sidecar, config, device, checkpoint if resume else None)
     progress.step(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -14,13 +16,28 @@ LOOKS = 10  # in a run
 MOST = 200  # inputs held out; no more than a twentieth of those made
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """How a student did on new inputs after some ``steps``.
+
+    ``share`` of so many ``inputs`` got the class from it that the teacher gives them.
+    """
+
+    share: float
+    inputs: int
+    steps: int
+
+    @property
+    def text(self) -> str:
+        return f"{self.share:.2%} of {self.inputs:,} new inputs, after {self.steps:,} steps"
+
+
 class Exam:
     """Up to ten times in a run: how often student and teacher agree on new inputs.
 
     Inputs made beforehand lend some that are never trained on (``hold_out``). Where student and
     synthesis take turns, a batch is judged before it joins the pool; ``wanted`` says that the next
-    one should be. ``result`` is the latest finding, None while there is none, ``judged_after`` so
-    many student steps.
+    one should be. ``verdict`` is the latest, None while there is none.
     """
 
     def __init__(self, teacher: Teacher, student: nn.Module, steps: int) -> None:
@@ -30,8 +47,7 @@ class Exam:
         self.every = max(1, -(-steps // LOOKS))
         self.held_out: SyntheticBatch | None = None
         self.wanted = False
-        self.result: float | None = None
-        self.judged_after = 0
+        self.verdict: Verdict | None = None
 
     def hold_out(self, batch: SyntheticBatch, images: int) -> SyntheticBatch:
         """Keep some rows of the first batch of ``images`` inputs, at random; returns the others."""
@@ -48,11 +64,12 @@ class Exam:
 
     def judge(self, images: Tensor, steps_done: int) -> str:
         """Look at inputs `n ...`; returns what to tell the user."""
-        self.wanted, self.judged_after = False, steps_done
-        self.result = agreement(self.student, self.teacher, images)
+        self.wanted = False
+        share = agreement(self.student, self.teacher, images)
+        self.verdict = Verdict(share, len(images), steps_done)
         return (
             f"{steps_done:,} of {self.steps:,} student steps: student and teacher agree on "
-            f"{100 * self.result:.1f} % of {len(images)} new inputs"
+            f"{100 * share:.1f} % of {len(images)} new inputs"
         )
 
     def state(self) -> State:
@@ -61,13 +78,12 @@ class Exam:
         return {
             "held_out": rows,
             "wanted": self.wanted,
-            "result": self.result,
-            "judged_after": self.judged_after,
+            "verdict": None if self.verdict is None else asdict(self.verdict),
         }
 
     def load_state(self, state: State) -> None:
         rows = state["held_out"]
         device = next(self.student.parameters()).device
         self.held_out = None if rows is None else SyntheticBatch(**rows).to(device)
-        self.wanted, self.result = state["wanted"], state["result"]
-        self.judged_after = state["judged_after"]
+        self.wanted, verdict = state["wanted"], state["verdict"]
+        self.verdict = None if verdict is None else Verdict(**verdict)

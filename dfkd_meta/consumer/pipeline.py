@@ -15,7 +15,7 @@ from dfkd_meta.distillation.losses import losses
 from dfkd_meta.distillation.students import Student, build_student, check_student_name
 from dfkd_meta.distillation.training import named_losses
 from dfkd_meta.errors import MethodError, UsageError
-from dfkd_meta.precision import Precision
+from dfkd_meta.precision import Precision, Settled, computing, settle
 from dfkd_meta.seeding import generator_for
 from dfkd_meta.sidecar import Sidecar
 from dfkd_meta.synthesis.recipe import MethodContext, Recipe, find_method, methods
@@ -78,6 +78,18 @@ def check_student(teacher: Teacher, config: DistillConfig) -> None:
 def student_of(config: DistillConfig, teacher: Teacher, *, seed: int) -> Student:
     """The student that ``config`` names, untrained. Raises UsageError, TeacherError."""
     return build_student(config.student, teacher, seed=seed, arguments=config.student_arguments)
+
+
+def precision_of(config: DistillConfig, teacher: Teacher, device: torch.device) -> Settled:
+    """What ``config.precision`` comes to; ``auto`` is float32 for a teacher that fails in less."""
+    settled = settle(config.precision, device)
+    if config.precision == "auto" and settled != "float32":
+        try:
+            with torch.no_grad(), computing(settled, device):
+                teacher(torch.zeros(2, *teacher.inputs.shape, device=device))
+        except RuntimeError:  # such as layers that mix the precisions of weights and inputs
+            return "float32"
+    return settled
 
 
 def most_kept(teacher: Teacher) -> int:

@@ -62,7 +62,7 @@ def save_run(run: DistillRun, out: Path | str, *, overwrite: bool = False) -> di
 
 def describe(run: DistillRun) -> dict[str, Any]:
     """The run as plain data: the content of ``run.json``."""
-    manifest = run.sidecar.manifest
+    manifest, verdict = run.sidecar.manifest, run.outcome.verdict
     return {
         **versions(),
         "machine": machine_facts(run.device),
@@ -89,8 +89,9 @@ def describe(run: DistillRun) -> dict[str, Any]:
             "optimizers": [asdict(rule) for rule in run.outcome.rules],
             "mirrored": run.outcome.mirrored,
             "agreement_on_synthetic": run.agreement,
-            "agreement_on_new": run.outcome.agreement,
-            "agreement_on_new_after": run.outcome.judged_after,
+            "agreement_on_new": verdict and verdict.share,
+            "agreement_on_new_inputs": verdict and verdict.inputs,
+            "agreement_on_new_after": verdict and verdict.steps,
             "beyond_value_range": beyond_range(run),
             "accuracy": run.accuracy,
             "evaluated_on": run.evaluated_on,
@@ -135,7 +136,7 @@ def _rounded(seconds: dict[str, float]) -> dict[str, float]:
 
 
 def _card_facts(run: DistillRun, facts: dict[str, Any], name: str) -> StudentFacts:
-    manifest = run.sidecar.manifest
+    manifest, verdict = run.sidecar.manifest, run.outcome.verdict
     own = run.outcome.student.source == "local"
     return StudentFacts(
         name=name,
@@ -154,8 +155,7 @@ def _card_facts(run: DistillRun, facts: dict[str, Any], name: str) -> StudentFac
         teacher_accuracy=manifest.evaluation.accuracy if manifest.evaluation else None,
         accuracy=run.accuracy,
         evaluated_on=run.evaluated_on,
-        agreement=run.outcome.agreement,
-        judged_after=run.outcome.judged_after,
+        agreement=verdict.text if verdict else None,
         beyond_range=facts["result"]["beyond_value_range"],
         factory=run.outcome.student.architecture if own else None,
         data=Path(str(run.config.options.get("data"))).name if run.outcome.given else None,

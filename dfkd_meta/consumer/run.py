@@ -13,19 +13,19 @@ from torch import Tensor
 
 from dfkd_meta.batches import Pool, SyntheticBatch
 from dfkd_meta.checkpoint import State
-from dfkd_meta.consumer.exam import Exam
+from dfkd_meta.consumer.exam import Exam, Verdict
 from dfkd_meta.consumer.interruption import Checkpoint
 from dfkd_meta.consumer.pipeline import (
     DistillConfig,
     check_student,
     make_recipe,
     most_kept,
+    precision_of,
     student_of,
 )
 from dfkd_meta.distillation.optimization import Rule
 from dfkd_meta.distillation.students import Student
 from dfkd_meta.distillation.training import Trainer
-from dfkd_meta.precision import settle
 from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.seeding import derive_seed, generator_for
 from dfkd_meta.sidecar import Sidecar
@@ -45,10 +45,9 @@ class Outcome:
     ``pool`` is what the student was trained on (of methods without a pool, a last sample);
     ``given`` says that it was data named by the user, not made from the teacher;
     ``images`` counts all inputs made. ``seconds`` and ``cpu_seconds`` (of this process, all
-    threads) have the keys synthesis and training. ``agreement`` is the latest share of new inputs
-    on which student and teacher agreed, ``judged_after`` so many steps, None where there were none
-    (see ``Exam``). ``rules`` are how the student was optimized, with the defaults that were taken
-    for it, and ``mirrored`` whether it saw mirrored inputs.
+    threads) have the keys synthesis and training. ``verdict`` is how the student did on new
+    inputs, None where there were none (see ``Exam``). ``rules`` are how it was optimized, with the
+    defaults that were taken for it, and ``mirrored`` whether it saw mirrored inputs.
     """
 
     student: Student
@@ -60,8 +59,7 @@ class Outcome:
     seconds: dict[str, float]
     cpu_seconds: dict[str, float]
     notes: list[str]
-    agreement: float | None = None
-    judged_after: int = 0
+    verdict: Verdict | None = None
     given: bool = False
 
 
@@ -127,7 +125,7 @@ class Distillation:
         self.device = device
         self.student = student_of(config, teacher, seed=derive_seed(config.seed, "student"))
         module = self.student.module.to(device)
-        precision = settle(config.precision, device)
+        precision = precision_of(config, teacher, device)
         training = config.training
         if training.flip is None and recipe.mirrored:
             training = training.model_copy(update={"flip": True})
@@ -187,8 +185,7 @@ class Distillation:
             seconds=self.seconds,
             cpu_seconds=self.cpu_seconds,
             notes=self.synthesizer.notes,
-            agreement=self.exam.result,
-            judged_after=self.exam.judged_after,
+            verdict=self.exam.verdict,
             given=self.recipe.given is not None,
         )
 

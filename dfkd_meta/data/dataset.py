@@ -76,7 +76,7 @@ class ArrayDataset(Dataset):
 
 
 def channels_first(images: NDArray[np.generic], *, where: str) -> NDArray[np.generic]:
-    """Bring samples to `n c h w` or `n f`; `n h w` is gray.
+    """Bring samples to `n c h w` or `n f`; `n h w` is gray, `n c d h w` stays as it is.
 
     A 4-d array is `n h w c` when only its last axis has 1 or 3 entries, else `n c h w`. Raises
     DataError for another number of axes, no samples, or values that are not numbers.
@@ -86,9 +86,10 @@ def channels_first(images: NDArray[np.generic], *, where: str) -> NDArray[np.gen
         raise DataError(
             f"images of type {images.dtype} are not whole numbers or floats", where=where
         )
-    if images.ndim not in (2, 3, 4) or 0 in images.shape:
+    if images.ndim not in (2, 3, 4, 5) or 0 in images.shape:
         raise DataError(
-            f"images of shape {list(images.shape)} are not n c h w, n h w c, n h w or n f",
+            f"images of shape {list(images.shape)} are not n c h w, n h w c, n h w, n c d h w or "
+            "n f",
             where=where,
         )
     if images.ndim == 3:

@@ -20,6 +20,7 @@ from dfkd_meta.teachers import (
     is_own_code,
     parameters_of,
     probe,
+    suited_layout,
 )
 
 WIDTHS = {"same": 1.0, "half": 0.5, "quarter": 0.25}
@@ -86,7 +87,7 @@ def build_student(
             f"the teacher has {teacher.outputs.num_classes} classes",
             where=name,
         )
-    return Student(source, name, told, module)
+    return Student(source, name, told, suited_layout(module, teacher.inputs.shape))
 
 
 def _narrower(name: str, teacher: Teacher, ratio: float) -> tuple[str, str, dict[str, Any]]:
@@ -129,7 +130,7 @@ def _try_in_training(module: nn.Module, inputs: InputSpec, *, where: str) -> Non
     if not any(parameter.requires_grad for parameter in module.parameters()):
         raise TeacherError("the student has no weights that can be trained", where=where)
     kept = [buffer.clone() for buffer in module.buffers()]
-    probe(module, inputs, where=where)
+    probe(module, inputs, where=f"{where}, as a student in training mode")
     with torch.no_grad():
         for buffer, value in zip(module.buffers(), kept, strict=True):
             buffer.copy_(value)

@@ -25,7 +25,7 @@ from dfkd_meta.errors import MethodError, UsageError
 from dfkd_meta.precision import Settled
 from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.seeding import layers_draw_from
-from dfkd_meta.teachers import Teacher, channels_last
+from dfkd_meta.teachers import Teacher
 from dfkd_meta.waiting import LossWatch
 
 
@@ -50,7 +50,7 @@ class Trainer:
 
         Raises UsageError when a loss does not exist, or lacks a teacher or matching layers.
         """
-        self.student = channels_last(student)
+        self.student = student
         self.config = config
         self.generator = generator
         self.steps_done = 0

@@ -18,14 +18,14 @@ INPUTS = (
 
 @dataclass(frozen=True)
 class StudentFacts:
-    """What the card of a student states. Accuracies and agreement are fractions in [0, 1].
+    """What the card of a student states. Accuracies are fractions in [0, 1].
 
     ``teacher`` is the repository id, or the folder's name for a teacher that is not on the Hub;
     ``commit`` is then None. ``sidecar_sha256`` is the digest of ``dfkd_meta.json``. ``agreement``
-    is that of student and teacher on inputs it has not learned from, ``judged_after`` so many
-    steps; ``beyond_range`` the share of values in its inputs that data cannot have; ``factory`` the
-    code of its maker's own that builds it, if it is no built-in architecture; ``data`` the data it
-    was trained on, if it was given some.
+    says how often student and teacher agreed on inputs it has not learned from; ``beyond_range`` is
+    the share of values in its inputs that data cannot have; ``factory`` the code of its maker's own
+    that builds it, if it is no built-in architecture; ``data`` the data it was trained on, if it
+    was given some.
     """
 
     name: str
@@ -44,8 +44,7 @@ class StudentFacts:
     teacher_accuracy: float | None = None
     accuracy: float | None = None
     evaluated_on: str | None = None
-    agreement: float | None = None
-    judged_after: int = 0
+    agreement: str | None = None
     beyond_range: float = 0.0
     factory: str | None = None
     data: str | None = None
@@ -76,8 +75,7 @@ def _body(facts: StudentFacts) -> str:
         ("accuracy", _accuracy(facts)),
     ]
     if facts.agreement is not None:
-        text = f"{facts.agreement:.2%} of new inputs made so, after {facts.judged_after:,} steps"
-        rows.append(("agreement with the teacher", text))
+        rows.append(("agreement with the teacher", facts.agreement))
     made = (
         "from its teacher and a sidecar of activation statistics. None of the teacher's training "
         "data were used."

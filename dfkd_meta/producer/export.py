@@ -29,7 +29,7 @@ from dfkd_meta.seeding import generator_for
 from dfkd_meta.sidecar import MANIFEST_FILE, Evaluation, Manifest, SidecarError, write_sidecar
 from dfkd_meta.sidecar.checks.profiles import honest_profile
 from dfkd_meta.statistics import Collection, check_counts, collect, forecast, unknown_label
-from dfkd_meta.teachers import Teacher, default_taps
+from dfkd_meta.teachers import Teacher, default_taps, oddities
 
 LEARNED = 0.1  # of what the commonest class leaves: a teacher that does no better is no teacher
 
@@ -61,6 +61,8 @@ def export(
     for data in (dataset, evaluation):
         if data is not None:
             match_classes(data, teacher.outputs)
+    for oddity in oddities(teacher):
+        progress.warn(oddity)
     taps = default_taps(teacher)
     labeled = dataset.labels is not None
     classes = teacher.outputs.num_classes

@@ -25,6 +25,7 @@ from dfkd_meta.teachers import (
     build_model,
     check_inputs,
     for_all_channels,
+    suited_layout,
 )
 
 
@@ -86,6 +87,7 @@ def train_network(
         "width": config.width,
     }
     module = build_model(architecture, arguments, seed=derive_seed(config.seed, "student"))
+    suited_layout(module, inputs.shape)
     generator = generator_for(config.seed, "training")
     pool = real_pool(dataset, inputs).to(device)
     stream = shuffled(pool, batch_size=config.training.batch_size, generator=generator)

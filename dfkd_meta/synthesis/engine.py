@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dfkd_meta.batches import SyntheticBatch
 from dfkd_meta.checkpoint import State
+from dfkd_meta.errors import MethodError
 from dfkd_meta.precision import Settled, computing
 from dfkd_meta.sidecar import Tap
 from dfkd_meta.synthesis.guard import CollapseGuard
@@ -147,6 +148,12 @@ class Synthesizer:
         for step in range(self.recipe.steps):
             images = self._made()
             loss = self._loss(self._look(images, targets, active, tap), active)
+            if not loss.requires_grad:
+                raise MethodError(
+                    "no gradient flows from the teacher back to its inputs",
+                    hint="its forward must not round, detach or cast them to whole numbers; "
+                    "--method noise needs no gradients",
+                )
             self.losses.see(loss, f"step {step} of batch {self.made}")
             if self.recipe.keep_best:
                 best = _better(best, loss.detach(), images.detach())

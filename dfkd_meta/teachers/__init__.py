@@ -6,6 +6,7 @@ from dfkd_meta.teachers.build import build_model, build_own, count_parameters
 from dfkd_meta.teachers.cosines import CosineTransform
 from dfkd_meta.teachers.find_taps import default_taps, last_hidden_tap
 from dfkd_meta.teachers.inputs import REQUIRED_INPUTS, check_inputs, inputs_needed
+from dfkd_meta.teachers.oddities import oddities
 from dfkd_meta.teachers.opening import check_name, open_teacher, teacher_from_sidecar
 from dfkd_meta.teachers.own_code import (
     call_own_code,
@@ -16,7 +17,14 @@ from dfkd_meta.teachers.own_code import (
 from dfkd_meta.teachers.preprocess import denormalize, preprocess, valid_bounds
 from dfkd_meta.teachers.store import save_model, save_teacher
 from dfkd_meta.teachers.taps import ActivationTap, observations, reduce_features
-from dfkd_meta.teachers.teacher import Teacher, channels_last, device_of, freeze, probe
+from dfkd_meta.teachers.teacher import (
+    Teacher,
+    channels_last,
+    device_of,
+    freeze,
+    probe,
+    suited_layout,
+)
 from dfkd_meta.teachers.weights import load_weights, read_weights
 
 __all__ = [
@@ -45,6 +53,7 @@ __all__ = [
     "load_own_code",
     "load_weights",
     "observations",
+    "oddities",
     "open_teacher",
     "parameters_of",
     "preprocess",
@@ -53,6 +62,7 @@ __all__ = [
     "reduce_features",
     "save_model",
     "save_teacher",
+    "suited_layout",
     "teacher_from_sidecar",
     "valid_bounds",
 ]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from pydantic import JsonValue, ValidationError, validate_call
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from dfkd_meta.errors import TeacherError
 from dfkd_meta.teachers.architectures import architectures
@@ -54,6 +55,18 @@ def build_own(
     module = call_own_code(factory, arguments, contract=contract)
     if not isinstance(module, nn.Module):
         raise TeacherError(f"{factory} returned {type(module).__name__}, not a torch.nn.Module")
+    try:
+        module.register_forward_pre_hook(lambda *_: None).remove()
+    except RuntimeError as error:
+        raise TeacherError(
+            f"{factory} returned a module that cannot be watched: {error}",
+            hint="return the module as it is before torch.jit.script",
+        ) from error
+    if any(is_lazy(value) for value in (*module.parameters(), *module.buffers())):
+        raise TeacherError(
+            f"{factory} returned a module with weights that have no shape yet",
+            hint="pass a batch of zeros through it before it is returned",
+        )
     return module
 
 

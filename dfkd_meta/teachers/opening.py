@@ -18,7 +18,7 @@ from dfkd_meta.teachers.inputs import check_inputs, inputs_needed
 from dfkd_meta.teachers.own_code import is_own_code, parameters_of
 from dfkd_meta.teachers.sources import SourceRequest, sources
 from dfkd_meta.teachers.store import CONFIG_FILE, WEIGHTS_FILE, parse_config, read_config
-from dfkd_meta.teachers.teacher import Teacher, freeze, probe
+from dfkd_meta.teachers.teacher import Teacher, freeze, probe, suited_layout
 
 if TYPE_CHECKING:
     from dfkd_meta.sidecar import Sidecar
@@ -139,6 +139,7 @@ def _open(
     check_inputs(inputs, request.where)
     module = freeze(sources.get(source)(request))
     classes = probe(module, inputs, where=request.where)
+    suited_layout(module, inputs.shape)
     if not isinstance(outputs, OutputSpec):
         outputs = OutputSpec(num_classes=classes if outputs is None else outputs)
     if outputs.num_classes != classes:

@@ -74,7 +74,12 @@ def _statistics(inputs: InputSpec, like: Tensor) -> tuple[Tensor, Tensor]:
     size = inputs.shape[axis]
     for name, values in (("mean", inputs.mean), ("std", inputs.std)):
         if len(values) not in (1, size):
-            raise DataError(f"{len(values)} values for {size} channels", where=f"inputs.{name}")
+            raise DataError(
+                f"{len(values)} values for {size} channels",
+                where=f"inputs.{name}",
+                hint=f"inputs have the axes {' '.join(inputs.axes)}: give one value for each "
+                f"{inputs.axes[axis]}, one for all, or other inputs.axes",
+            )
     mean, std = (
         torch.tensor(values, dtype=torch.float32, device=like.device).view(shape)
         for values in (inputs.mean, inputs.std)

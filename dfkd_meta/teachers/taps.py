@@ -101,10 +101,13 @@ class ActivationTap:
                     where=f"tap {tap.id}",
                 )
             if version_of(self.activations[tap.id]) != self._versions[tap.id]:
+                hint = "replace the in-place operation after it by one that returns a new tensor"
+                if tap.is_model_input:
+                    hint = "a factory may wrap the model in a module that passes on x.clone()"
                 raise TeacherError(
                     "the model overwrites this tensor in place, so it cannot be tapped",
                     where=f"tap {tap.id}",
-                    hint="replace the in-place operation after it by one that returns a new tensor",
+                    hint=hint,
                 )
 
 

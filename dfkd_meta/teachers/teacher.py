@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from pydantic import JsonValue
@@ -69,9 +70,38 @@ def channels_last(module: M) -> M:
     forward and back to its input 45 ms for 65, a small BatchNorm network 67 ms for 119 (256
     images, one core).
     """
+    return _in_memory(module, torch.channels_last)
+
+
+def suited_layout(module: M, shape: Sequence[int]) -> M:
+    """``channels_last``, but for a network that cannot do with it: samples are of ``shape``.
+
+    One that flattens its maps by ``view`` fails. It keeps the layout that torch has by default, and
+    a hook brings its inputs into it, whose layout would pass on to its maps.
+    """
+    training = module.training
+    channels_last(module).eval()
+    try:
+        with torch.no_grad():
+            module(torch.zeros(2, *shape, device=device_of(module)))
+    except RuntimeError:
+        _in_memory(module, torch.contiguous_format)
+        module.register_forward_pre_hook(_contiguous_inputs)
+    return module.train(training)
+
+
+def _contiguous_inputs(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    # A clone: of one channel, contiguous() takes either layout for the right one.
+    return tuple(
+        value.clone(memory_format=torch.contiguous_format) if isinstance(value, Tensor) else value
+        for value in args
+    )
+
+
+def _in_memory(module: M, layout: torch.memory_format) -> M:
     for part in module.modules():
         if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)):  # a 3-d weight has no such format
-            part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            part.to(memory_format=layout)  # type: ignore[call-overload]
     return module
 
 
@@ -83,7 +113,7 @@ def freeze(module: M) -> M:
     for part in module.modules():
         if isinstance(getattr(part, "inplace", None), bool):
             part.inplace = False  # type: ignore[assignment]
-    return channels_last(module).eval().requires_grad_(False)
+    return module.eval().requires_grad_(False)
 
 
 def probe(module: nn.Module, inputs: InputSpec, *, where: str) -> int:
@@ -98,8 +128,13 @@ def probe(module: nn.Module, inputs: InputSpec, *, where: str) -> int:
             logits = module(torch.zeros(2, *inputs.shape, device=device))
     except Exception as error:  # the model may be the caller's own code
         reason = (str(error) or type(error).__name__).splitlines()[0]
+        coarse = {p.dtype for p in module.parameters()} - {torch.float32}
         raise TeacherError(
-            f"the model fails on inputs of shape {list(inputs.shape)}: {reason}", where=where
+            f"the model fails on inputs of shape {list(inputs.shape)}: {reason}",
+            where=where,
+            hint="inputs are float32, and some weights are not: a factory may return module.float()"
+            if coarse
+            else None,
         ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
         got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__

@@ -21,6 +21,7 @@ from dfkd_meta.teachers.teacher import device_of
 
 Side = Literal["input", "output"]
 PAIRS = 2  # sample pairs of the affine test
+FEWER = 5  # samples of another pass: an axis that is not as long then was not that of samples
 AFFINE_TOLERANCE = 1e-4  # float32 rounding through many layers stays below, ReLU (0.45) far above
 ROUNDINGS = 16  # the same for coarser numbers, in roundings of theirs
 TF32_ROUNDING = 2.0**-10  # what GPUs may make of a float32
@@ -104,18 +105,26 @@ def watch_pass(
     outputs of all submodules of these ``kinds``: those tensors of floats that have an axis of
     samples and one to four others.
     """
-    watch = _Watch()
-    for path, part in module.named_modules():
-        if path and isinstance(part, kinds):
-            watch.add(path, part)
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randn(2, PAIRS, *inputs.shape, generator=generator)
     images = torch.cat([a, b, 2 * b - a]).to(device_of(module))
+    fewer = {place.id for place in _watched(module, inputs, kinds, images[:FEWER])}
+    return [place for place in _watched(module, inputs, kinds, images) if place.id in fewer]
+
+
+def _watched(
+    module: nn.Module, inputs: InputSpec, kinds: tuple[type[nn.Module], ...], images: Tensor
+) -> list[Place]:
+    """Every place of one pass whose first axis is as long as there are ``images``."""
+    watch = _Watch(len(images))
+    for path, part in module.named_modules():
+        if path and isinstance(part, kinds):
+            watch.add(path, part)
     # A copy: the model may overwrite what it is given.
     watch.note("", "input", 0, module, images.clone(), inputs.axes)
     try:
         with torch.no_grad():
-            logits = module(images)
+            logits = module(images.clone())
     finally:
         watch.close()
     watch.note("", "output", 0, module, logits)
@@ -125,7 +134,8 @@ def watch_pass(
 class _Watch:
     """Hooks that note every tensor that passes through some modules."""
 
-    def __init__(self) -> None:
+    def __init__(self, samples: int) -> None:
+        self.samples = samples
         self.places: list[Place] = []
         self._axes: dict[tuple[int, ...], tuple[str, ...]] = {}
         self._rounding = 0.0
@@ -158,7 +168,7 @@ class _Watch:
         if not isinstance(value, Tensor) or not value.is_floating_point():
             return
         self._rounding = max(self._rounding, _rounding(value))
-        samples = 1 < value.ndim <= 1 + MOST_AXES and len(value) == 3 * PAIRS
+        samples = 1 < value.ndim <= 1 + MOST_AXES and len(value) == self.samples
         if path and (not samples or 0 in value.shape):
             return
         shape = tuple(value.shape[1:])

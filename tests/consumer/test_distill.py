@@ -221,8 +221,9 @@ def test_progress_shows_the_agreement_on_new_inputs(published: Published, method
     run = distill(PulledSidecar(published("digits_cnn", "full")), config, progress=words)
     found = [line for line in words.steps if "new inputs" in line]
     assert 5 <= len(found) <= 10  # taking turns, a look waits for the next batch
-    assert run.outcome.agreement is not None
-    assert f"agree on {100 * run.outcome.agreement:.1f} %" in found[-1]
+    verdict = run.outcome.verdict
+    assert verdict is not None
+    assert f"agree on {100 * verdict.share:.1f} % of {verdict.inputs} new" in found[-1]
 
 
 @pytest.mark.parametrize(
@@ -348,5 +349,5 @@ def test_a_run_of_a_single_turn_is_judged_too(published: Published) -> None:
         "options": {"trust": 9, "batch_size": 60, "steps": 2},
     }
     run = run_on(published("digits_cnn", "full"), **settings)
-    assert run.outcome.agreement is not None
-    assert run.outcome.judged_after == run.outcome.student_steps
+    assert run.outcome.verdict is not None
+    assert run.outcome.verdict.steps == run.outcome.student_steps

@@ -50,7 +50,8 @@ def test_the_verdict_is_the_share_of_equal_answers() -> None:
 
     one = exam(student=Off(3, 3))
     assert "75.0 % of 4 new inputs" in one.judge(batch(4).images, 10)
-    assert one.result == 0.75
+    assert one.verdict is not None
+    assert one.verdict.share == 0.75
 
 
 def test_its_state_goes_with_the_run() -> None:
@@ -59,7 +60,7 @@ def test_its_state_goes_with_the_run() -> None:
     one.judge(batch(4).images, 10)
     one.wanted = True
     other.load_state(one.state())
-    assert (other.wanted, other.result) == (True, one.result)
+    assert (other.wanted, other.verdict) == (True, one.verdict)
     assert one.held_out is not None
     assert other.held_out is not None
     assert torch.equal(one.held_out.images, other.held_out.images)

@@ -96,7 +96,7 @@ def test_label_files_that_do_not_fit(tmp_path: Path) -> None:
         {"labels": LABELS},
         {"images": np.float32(3)},
         {"images": IMAGES[:0]},
-        {"images": IMAGES.reshape(1, 1, 12, 5, 4)},
+        {"images": IMAGES.reshape(1, 1, 1, 12, 5, 4)},
         {"images": IMAGES.astype(bool)},
         {"images": IMAGES.astype(complex)},
         {"images": IMAGES.astype(str)},

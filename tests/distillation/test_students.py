@@ -127,8 +127,9 @@ def test_own_students_that_do_not_fit() -> None:
 
 def test_own_students_that_could_not_be_trained() -> None:
     teacher = a_teacher("hinton800")
-    with pytest.raises(TeacherError, match="must return logits"):
+    with pytest.raises(TeacherError, match="must return logits") as caught:
         build_student(f"{HERE}:with_auxiliary_head", teacher, seed=0)
+    assert "as a student in training mode" in str(caught.value.where)
     with pytest.raises(TeacherError, match="no weights that can be trained"):
         build_student(f"{HERE}:frozen", teacher, seed=0)
 

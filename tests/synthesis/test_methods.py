@@ -175,3 +175,17 @@ def test_data_of_more_classes_than_the_teacher_has(published: Published, tmp_pat
         assert caught.value.where == str(path)
         assert "alternative_data" in str(caught.value.hint)
     assert recipe_of("alternative_data", teacher, sidecar, path).labeled is False
+
+
+def test_a_teacher_without_gradients_is_refused_with_the_way_out(
+    published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, sidecar = opened(published("digits_cnn", "minimal"))
+    context = MethodContext(teacher, sidecar, torch.device("cpu"))
+    recipe = shrunk(methods.get("deep_inversion").recipe(context, {}))
+    forward = teacher.module.forward
+    monkeypatch.setattr(teacher.module, "forward", lambda x: forward(x.round().detach()))
+    synthesizer = Synthesizer(teacher, recipe, torch.Generator())
+    with pytest.raises(MethodError, match="no gradient flows") as caught:
+        synthesizer.make_batch(BATCH)
+    assert "--method noise" in str(caught.value.hint)

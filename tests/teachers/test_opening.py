@@ -23,6 +23,7 @@ from dfkd_meta.teachers import (
     freeze,
     open_teacher,
     save_model,
+    suited_layout,
     teacher_from_sidecar,
 )
 from dfkd_meta.teachers.foreign import describe_foreign
@@ -64,6 +65,10 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
         "                               torch.nn.ReLU(inplace=True), torch.nn.Linear(hidden, 3))\n"
         "def no_module():\n    return 1\n"
         "def crashes():\n    raise KeyError('oh')\n"
+        "def scripted():\n"
+        "    return torch.jit.script(torch.nn.Sequential(torch.nn.Flatten()))\n"
+        "def lazy():\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(3))\n"
         "def tokens():\n    return torch.nn.Identity()\n"
         "number = 4\n"
     )
@@ -78,7 +83,7 @@ def test_saved_and_opened_is_the_same_teacher(folder: Path) -> None:
     module = build_model("digits_cnn", ARGUMENTS, seed=5).eval()
     x = torch.rand(4, 1, 8, 8)
     torch.testing.assert_close(teacher(x), module(x))  # but for the layout in memory
-    assert torch.equal(teacher(x), freeze(module)(x))
+    assert torch.equal(teacher(x), suited_layout(freeze(module), SPEC.shape)(x))
     assert (teacher.source, teacher.architecture) == ("builtin", "digits_cnn")
     assert teacher.arguments == ARGUMENTS
     assert teacher.inputs == SPEC
@@ -200,6 +205,22 @@ def test_no_input_specification_is_ever_assumed(folder: Path) -> None:
 def test_a_built_in_needs_weights() -> None:
     with pytest.raises(TeacherError, match="needs one safetensors"):
         open_teacher("digits_cnn", inputs=SPEC, num_classes=10)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("name", "said", "hint"),
+    [
+        ("lazy", "weights that have no shape yet", "batch of zeros"),
+        ("scripted", "cannot be watched", "before torch.jit.script"),
+    ],
+)
+def test_what_torch_cannot_look_into_is_refused_with_the_way_out(
+    own_module: str, name: str, said: str, hint: str
+) -> None:
+    with pytest.raises(TeacherError, match=said) as caught:
+        open_teacher(f"{own_module}:{name}", inputs=SPEC)
+    assert hint in str(caught.value.hint)
 
 
 def test_images_with_the_channels_last_are_refused(own_module: str) -> None:
