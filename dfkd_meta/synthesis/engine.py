@@ -28,7 +28,7 @@ class Synthesizer:
     terms that see it; without one those terms are off. ``made`` counts batches, ``drawn`` the
     inputs of ``fresh_batch``, ``notes`` what happened that a user should know. Networks compute in
     ``precision``, and so does what turns a source's numbers into inputs; the numbers themselves,
-    gradients and all that terms see are float32.
+    their gradients and what terms work with are float32.
     """
 
     def __init__(
@@ -147,13 +147,14 @@ class Synthesizer:
         best: tuple[Tensor, Tensor] | None = None
         for step in range(self.recipe.steps):
             images = self._made()
-            loss = self._loss(self._look(images, targets, active, tap), active)
-            if not loss.requires_grad:
+            seen = self._look(images, targets, active, tap)
+            if not seen.logits.requires_grad:
                 raise MethodError(
                     "no gradient flows from the teacher back to its inputs",
                     hint="its forward must not round, detach or cast them to whole numbers; "
                     "--method noise needs no gradients",
                 )
+            loss = self._loss(seen, active)
             self.losses.see(loss, f"step {step} of batch {self.made}")
             if self.recipe.keep_best:
                 best = _better(best, loss.detach(), images.detach())
@@ -192,7 +193,7 @@ class Synthesizer:
             images,
             view,
             logits.float(),
-            {name: activation.float() for name, activation in tap.activations.items()},
+            tap.activations,
             targets,
             self.generator,
             None if student_logits is None else student_logits.float(),

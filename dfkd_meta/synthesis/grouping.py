@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some ``rows`` of a batch, and the ``groups`` among those present that they belong to.
+
+    ``mean`` are the columns of these rows in the matrix that takes the mean over each of these
+    groups: float32 `q r`.
+    """
+
+    rows: slice
+    groups: Tensor
+    mean: Tensor
 
 
 @dataclass(frozen=True)
@@ -23,6 +37,7 @@ class Grouping:
     count: Tensor
     mean: Tensor
     _pooled: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
+    _parts: dict[int, list[Part]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(cls, rows: Tensor) -> Grouping:
@@ -45,6 +60,17 @@ class Grouping:
         if least not in self._pooled:
             self._pooled[least] = shares(pooled(self.count, least), self.count)
         return self._pooled[least]
+
+    def parts(self, blocks: Sequence[slice]) -> list[Part]:
+        """The batch cut into ``blocks`` of rows, all but the last equally many."""
+        if len(blocks) not in self._parts:
+            self._parts[len(blocks)] = [self._part(rows) for rows in blocks]
+        return self._parts[len(blocks)]
+
+    def _part(self, rows: slice) -> Part:
+        mean = self.mean[:, rows]
+        groups = mean.any(1).nonzero().flatten()
+        return Part(rows, groups, mean[groups])
 
 
 def pooled(count: Tensor, least: int) -> Tensor:

@@ -21,7 +21,6 @@ from dfkd_meta.synthesis.terms.moments import (
     MomentNorms,
     RecordedMoments,
     StandardizedMoments,
-    _PositionMoments,
 )
 from dfkd_meta.synthesis.terms.priors import L2Norm, TotalVariation
 
@@ -159,14 +158,3 @@ def test_priors_on_a_known_image() -> None:
     # The center differs by 2 from both neighbors along each of the four directions.
     assert float(TotalVariation()(flat)) == pytest.approx(4 * math.sqrt(8), rel=1e-6)
     assert float(L2Norm()(flat)) == pytest.approx(2.0)
-
-
-def test_moments_over_positions_and_their_gradient_are_those_of_plain_torch() -> None:
-    generator = torch.Generator().manual_seed(0)
-    positions = torch.randn(3, 5, 4, dtype=torch.float64, generator=generator)
-    mean = torch.randn(3, 4, dtype=torch.float64, generator=generator)
-    found = _PositionMoments.apply(positions, mean)
-    deviations = positions - mean[:, None]
-    torch.testing.assert_close(found, (deviations.mean(1), deviations.square().mean(1)))
-    moving = positions.requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: _PositionMoments.apply(x, mean), (moving,))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,11 @@ from torch import Tensor, nn
 from dfkd_meta.checkpoint import State
 from dfkd_meta.precision import Settled
 from dfkd_meta.sidecar import Tap
+from dfkd_meta.synthesis.moments import position_moments
 from dfkd_meta.synthesis.targets import Targets
+from dfkd_meta.teachers import channel_axis
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -22,8 +26,9 @@ class StepState:
 
     images: float32 `n ...`, model-normalized, before augmentation. view: the same after it, which
     is what the networks saw. logits: the teacher's, float32 `n c`. activations: tap id -> tensor
-    `n ...` inside the teacher. student_logits: the student's, float32 `n c`, None unless a term
-    asks. generator: the random stream of the batch. precision: what networks compute in.
+    `n ...` inside the teacher, in the precision that it computes in. student_logits: the student's,
+    float32 `n c`, None unless a term asks. generator: the random stream of the batch. precision:
+    what networks compute in.
     """
 
     images: Tensor
@@ -34,6 +39,32 @@ class StepState:
     generator: torch.Generator
     student_logits: Tensor | None = None
     precision: Settled = "float32"
+    _known: dict[tuple[str, int], Any] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def activation(self, tap: Tap) -> Tensor:
+        """The activation at a tap: float32 `n ...`."""
+        return self._once("activation", tap, lambda: self.activations[tap.id].float())
+
+    def by_channel(self, tap: Tap) -> Tensor:
+        """The activation at a tap with positions: `n p c`, in the precision of the teacher."""
+        return self.activations[tap.id].movedim(1 + channel_axis(tap), -1).flatten(1, -2)
+
+    def moments(self, tap: Tap) -> tuple[Tensor, Tensor]:
+        """Mean and mean square over the positions of a tap: two of float32 `n c`."""
+        return self._once("moments", tap, lambda: position_moments(self.by_channel(tap)))
+
+    def _once(self, what: str, tap: Tap, work: Callable[[], T]) -> T:
+        """What several terms ask of a tensor is worked out for the first of them.
+
+        Two taps may hold the same: a convolution's output, and the input of a BatchNorm behind it.
+        """
+        key = what, id(self.activations[tap.id])
+        if key not in self._known:
+            self._known[key] = work()
+        found: T = self._known[key]
+        return found
 
     @property
     def student(self) -> Tensor:

@@ -32,7 +32,7 @@ class FeatureTarget(Term):
         return (self.tap,)
 
     def __call__(self, state: StepState) -> Tensor:
-        reached = reduce_features(state.activations[self.tap.id], self.tap, "unit")
+        reached = reduce_features(state.activation(self.tap), self.tap, "unit")
         reached, drawn = reached / self.divisor, state.targets.features[self.tap.id]
         if self.rectify:
             reached, drawn = F.relu(reached), F.relu(drawn)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from dfkd_meta.checkpoint import State
 from dfkd_meta.sidecar import Sidecar, StatisticRecord, Tap
 from dfkd_meta.synthesis.gaussians import ClassGaussians, read_gaussians
+from dfkd_meta.synthesis.moments import group_moments
 from dfkd_meta.synthesis.terms.base import StepState, Term
 from dfkd_meta.teachers import channel_axis
 
@@ -51,47 +52,36 @@ class RecordedMoments:
         divisor n).
         """
         grouping = state.targets.grouping(self.statistics.classes)
-        first, second = self._per_sample(state.activations[self.tap.id], grouping.rows)
+        mean = self.statistics.mean
+        if self.reduction == "unit" and len(self.tap.shape) > 1:
+            first, second = (
+                in_file_order(found, self.tap)
+                for found in group_moments(state.by_channel(self.tap), grouping)
+            )
+            shift = first - mean[grouping.present]
+            return grouping.present, shift, (second - first.square()).clamp_min(0)
+        first, second = self._per_sample(state, mean[grouping.rows])
         shift = grouping.mean @ first
         variance = (grouping.mean @ second - shift.square()).clamp_min(0)
         return grouping.present, shift, variance
 
-    def _per_sample(self, activation: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """First and second moment of each sample about its recorded mean: two of `n f`."""
-        mean = self.statistics.mean[rows]
-        if self.reduction == "unit" or activation.dim() == 2:
-            deviation = activation.flatten(1) - mean
+    def _per_sample(self, state: StepState, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """First and second moment of each sample about its recorded ``mean``: all `n f`."""
+        if len(self.tap.shape) == 1:
+            deviation = state.activation(self.tap) - mean
             return deviation, deviation.square()
-        positions = activation.movedim(1 + channel_axis(self.tap), -1).flatten(1, -2)  # n p c
+        first, second = state.moments(self.tap)
+        deviation = first - mean
         if self.reduction == "pooled":
-            deviation = positions.mean(1) - mean
             return deviation, deviation.square()
-        moments: tuple[Tensor, Tensor] = _PositionMoments.apply(positions, mean)  # type: ignore[no-untyped-call]
-        return moments
+        return deviation, second - mean * (first + deviation)
 
 
-class _PositionMoments(torch.autograd.Function):
-    """First and second moment over positions about a mean: `n p c` and `n c` to two of `n c`.
-
-    What ``deviation.mean(1), deviation.square().mean(1)`` gives, from moments about zero and with
-    one pass for the gradient: no deviations are written to memory. The price is cancellation where
-    the mean is far from 0: the variance of a batch is off by about 6e-5 of itself where ``|mean|``
-    is 50 times the std, by 8e-3 at 500 times.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, positions: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(positions, mean)
-        found = positions.mean(1)
-        first = found - mean
-        return first, positions.square().mean(1) - mean * (found + first)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        positions, mean = ctx.saved_tensors
-        first, second = (gradient / positions.shape[1] for gradient in gradients)
-        constant = first - 2 * second * mean
-        return torch.addcmul(constant[:, None], positions, 2 * second[:, None]), None
+def in_file_order(units: Tensor, tap: Tap) -> Tensor:
+    """Values of units `g p c` in the order of a record, that of the tap's axes: `g f`."""
+    axis = channel_axis(tap)
+    positions = [size for place, size in enumerate(tap.shape) if place != axis]
+    return units.reshape(len(units), *positions, -1).movedim(-1, 1 + axis).flatten(1)
 
 
 @dataclass(frozen=True)

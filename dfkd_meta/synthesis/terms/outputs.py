@@ -56,4 +56,4 @@ class ActivationNorm(Term):
         return (self.tap,)
 
     def __call__(self, state: StepState) -> Tensor:
-        return -state.activations[self.tap.id].abs().mean()
+        return -state.activation(self.tap).abs().mean()

@@ -79,7 +79,7 @@ class ActivationGraph:
     def spectra(self, state: StepState) -> tuple[Tensor, Tensor]:
         """Coefficients `n k` of each input in the basis of its class, and energy outside `n`."""
         signal = torch.cat(
-            [reduce_features(state.activations[t.id], t, self.reduction) for t in self.nodes], 1
+            [reduce_features(state.activation(t), t, self.reduction) for t in self.nodes], 1
         )
         coefficients = signal.new_empty(len(signal), self.basis.shape[1])
         outside = signal.new_empty(len(signal))
