@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -61,16 +60,21 @@ class Grouping:
             self._pooled[least] = shares(pooled(self.count, least), self.count)
         return self._pooled[least]
 
-    def parts(self, blocks: Sequence[slice]) -> list[Part]:
-        """The batch cut into ``blocks`` of rows, all but the last equally many."""
-        if len(blocks) not in self._parts:
-            self._parts[len(blocks)] = [self._part(rows) for rows in blocks]
-        return self._parts[len(blocks)]
+    def parts(self, size: int) -> list[Part]:
+        """The batch cut into parts of ``size`` rows."""
+        if size not in self._parts:
+            self._parts[size] = [self._part(rows) for rows in cut(len(self.rows), size)]
+        return self._parts[size]
 
     def _part(self, rows: slice) -> Part:
         mean = self.mean[:, rows]
         groups = mean.any(1).nonzero().flatten()
         return Part(rows, groups, mean[groups])
+
+
+def cut(rows: int, size: int) -> list[slice]:
+    """So many rows in slices of ``size``; the last may be shorter."""
+    return [slice(start, start + size) for start in range(0, rows, size)]
 
 
 def pooled(count: Tensor, least: int) -> Tensor:

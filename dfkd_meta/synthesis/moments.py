@@ -10,13 +10,12 @@ about 6e-5 of itself where ``|mean|`` is 50 times the std, by 8e-3 at 500 times.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dfkd_meta.synthesis.grouping import Grouping
+from dfkd_meta.synthesis.grouping import Grouping, cut
 
 BLOCK = 2**17  # numbers: 512 KB in float32
 
@@ -43,7 +42,7 @@ class _PositionMoments(torch.autograd.Function):
         samples, positions, channels = maps.shape
         first = maps.new_empty(samples, channels, dtype=_working(maps))
         second = torch.empty_like(first)
-        for rows in _blocks(maps):
+        for rows in cut(samples, _rows(maps)):
             block = maps[rows].to(first.dtype)
             torch.sum(block, 1, out=first[rows])
             torch.sum(block.square(), 1, out=second[rows])
@@ -52,10 +51,11 @@ class _PositionMoments(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (maps,) = ctx.saved_tensors
-        constant, slope = (gradient[:, None] / maps.shape[1] for gradient in gradients)
+        samples, positions, _ = maps.shape
+        constant, slope = (gradient[:, None] / positions for gradient in gradients)
         slope = 2 * slope
         found = torch.empty_like(maps)
-        for rows in _blocks(maps):
+        for rows in cut(samples, _rows(maps)):
             block = maps[rows].to(slope.dtype)
             found[rows].copy_(torch.addcmul(constant[rows], block, slope[rows]))
         return found
@@ -69,7 +69,7 @@ class _GroupMoments(torch.autograd.Function):
         shape = (len(grouping.present), *maps.shape[1:])
         first = maps.new_zeros(shape, dtype=_working(maps)).flatten(1)
         second = torch.zeros_like(first)
-        for part in grouping.parts(_blocks(maps)):
+        for part in grouping.parts(_rows(maps)):
             block = maps[part.rows].to(first.dtype).flatten(1)
             mean = part.mean.to(first.dtype)
             first.index_add_(0, part.groups, mean @ block)
@@ -82,7 +82,7 @@ class _GroupMoments(torch.autograd.Function):
         constant, slope = (gradient.flatten(1) for gradient in gradients)
         slope = 2 * slope
         found = torch.empty_like(maps)
-        for part in ctx.grouping.parts(_blocks(maps)):
+        for part in ctx.grouping.parts(_rows(maps)):
             block = maps[part.rows].to(slope.dtype).flatten(1)
             back = part.mean.to(slope.dtype).T
             moved = torch.addcmul(back @ constant[part.groups], block, back @ slope[part.groups])
@@ -95,7 +95,6 @@ def _working(maps: Tensor) -> torch.dtype:
     return torch.promote_types(maps.dtype, torch.float32)
 
 
-def _blocks(maps: Tensor) -> Sequence[slice]:
-    """The rows of a block each; elsewhere than on a CPU one block of all."""
-    count = max(1, BLOCK // maps[0].numel()) if maps.device.type == "cpu" else len(maps)
-    return [slice(start, start + count) for start in range(0, len(maps), count)]
+def _rows(maps: Tensor) -> int:
+    """How many samples are worked on at a time: all of them, elsewhere than on a CPU."""
+    return max(1, BLOCK // maps[0].numel()) if maps.device.type == "cpu" else len(maps)

@@ -39,7 +39,7 @@ class StepState:
     generator: torch.Generator
     student_logits: Tensor | None = None
     precision: Settled = "float32"
-    _known: dict[tuple[str, int], Any] = field(
+    _known: dict[tuple[str, int, int], Any] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -60,7 +60,7 @@ class StepState:
 
         Two taps may hold the same: a convolution's output, and the input of a BatchNorm behind it.
         """
-        key = what, id(self.activations[tap.id])
+        key = what, id(self.activations[tap.id]), channel_axis(tap)
         if key not in self._known:
             self._known[key] = work()
         found: T = self._known[key]
