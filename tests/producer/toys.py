@@ -7,7 +7,7 @@ import numpy as np
 from dfkd_meta.data import ArrayDataset
 from dfkd_meta.producer.config import ExportConfig
 from dfkd_meta.sidecar import InputSpec, OutputSpec
-from dfkd_meta.teachers import Teacher, build_model, freeze
+from dfkd_meta.teachers import Teacher, build_model, freeze, suited_layout
 
 CREATED = "2026-01-02T03:04:05Z"
 INPUTS = InputSpec(shape=[1, 8, 8], axes=["c", "h", "w"], value_range=[0, 1], mean=[0.3], std=[0.4])
@@ -24,8 +24,8 @@ def data(
 
 def builtin(name: str = "digits_cnn") -> Teacher:
     arguments = {"num_classes": 4, "shape": [1, 8, 8], "width": 0.1}
-    module = build_model(name, arguments, seed=0)
-    return Teacher(freeze(module), "builtin", name, arguments, INPUTS, OutputSpec(num_classes=4))
+    module = suited_layout(freeze(build_model(name, arguments, seed=0)), INPUTS.shape)
+    return Teacher(module, "builtin", name, arguments, INPUTS, OutputSpec(num_classes=4))
 
 
 def config(profile: str = "standard", **own: object) -> ExportConfig:
