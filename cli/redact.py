@@ -37,12 +37,15 @@ def command(
     """
     # On import numpy starts a BLAS thread per core; nothing here multiplies matrices.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from dfkd_meta.folders import require_free
     from dfkd_meta.sidecar import redact_sidecar
     from dfkd_meta.sidecar.files import sidecar_folder
 
     with errors_as_text():
+        folder = sidecar_folder(path)
+        require_free(out, overwrite=overwrite, needed=[folder])
         done = redact_sidecar(
-            sidecar_folder(path),
+            folder,
             out,
             leave_out=leave_out or (),
             only=only or (),

@@ -111,4 +111,5 @@ def test_the_sidecar_itself_is_spared(published: Published) -> None:
     for more in ([], ["--overwrite"]):
         result = run.invoke(app, ["redact", str(folder), *flags, *more])
         assert result.exit_code == 2
+        assert "--out" in result.stderr  # what can be typed, not what a program can do
         assert files(folder) == before
