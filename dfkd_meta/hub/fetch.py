@@ -11,13 +11,18 @@ from dfkd_meta.errors import DfkdMetaError, HubError
 from dfkd_meta.hub.client import Hub, RemoteFile
 from dfkd_meta.hub.ids import is_repo_id
 from dfkd_meta.progress import Progress
-from dfkd_meta.sidecar import MANIFEST_FILE, TENSOR_FILE, Manifest, ValidationReport
+from dfkd_meta.sidecar import (
+    CONFIG_FILE,
+    MANIFEST_FILE,
+    MAX_CONFIG_BYTES,
+    TENSOR_FILE,
+    Manifest,
+    ValidationReport,
+)
 from dfkd_meta.sidecar.json_text import MAX_MANIFEST_BYTES
 from dfkd_meta.sidecar.parse import parse_manifest
 from dfkd_meta.sidecar.store import MAX_TENSOR_FILE_BYTES
 
-CONFIG_FILE = "config.json"
-MAX_CONFIG_BYTES = 4 * 2**20
 MAX_WEIGHT_BYTES = 64 * 2**30  # the most that a manifest can make a stranger download, per file
 DATA_SUFFIXES = (".safetensors", ".json")  # anything else could be a pickle or code
 

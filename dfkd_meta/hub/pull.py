@@ -15,12 +15,18 @@ from pathlib import Path
 
 from dfkd_meta.errors import HubError, UsageError
 from dfkd_meta.hub.client import Hub
-from dfkd_meta.hub.fetch import CONFIG_FILE, Fetch, Place, invalid, wanted_files
+from dfkd_meta.hub.fetch import Fetch, Place, invalid, wanted_files
 from dfkd_meta.hub.ids import parse_id, parse_source
 from dfkd_meta.progress import Progress, Silent
-from dfkd_meta.sidecar import MANIFEST_FILE, read_manifest, validate_sidecar
+from dfkd_meta.sidecar import (
+    CONFIG_FILE,
+    MANIFEST_FILE,
+    WEIGHTS_FILE,
+    read_manifest,
+    validate_sidecar,
+)
 
-MODEL_FILES = (CONFIG_FILE, "model.safetensors")
+MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from dfkd_meta.machine import installed, versions
 from dfkd_meta.producer.config import ExportConfig
 from dfkd_meta.sidecar import (
     KINDS,
+    WEIGHTS_FILE,
     DatasetRef,
     Privacy,
     Provenance,
@@ -47,7 +48,7 @@ def teacher_reference(teacher: Teacher, folder: Path, config: ExportConfig) -> T
         names = [Path(shutil.copy2(path, folder)).name for path in teacher.files]
     else:
         save_teacher(folder, teacher)
-        names = ["model.safetensors"]
+        names = [WEIGHTS_FILE]
     files = [
         WeightFile(path=n, size=(folder / n).stat().st_size, sha256=sha256_file(folder / n))
         for n in sorted(names)

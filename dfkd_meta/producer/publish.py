@@ -9,10 +9,11 @@ from pathlib import Path
 from dfkd_meta.errors import DataError, HubError, NetworkError, UsageError
 from dfkd_meta.hub import RUN_FILE, Hub, update_card
 from dfkd_meta.hub.client import Head, RemoteFile
-from dfkd_meta.hub.fetch import CONFIG_FILE, Place, refuse_unsafe, teacher_place
+from dfkd_meta.hub.fetch import Place, refuse_unsafe, teacher_place
 from dfkd_meta.hub.ids import is_commit, is_repo_id, is_revision
 from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.sidecar import (
+    CONFIG_FILE,
     MANIFEST_FILE,
     TENSOR_FILE,
     Manifest,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dfkd_meta.sidecar.files import sha256_file
+from dfkd_meta.sidecar.files import CONFIG_FILE, MAX_CONFIG_BYTES, WEIGHTS_FILE, sha256_file
 from dfkd_meta.sidecar.folder import (
     Sidecar,
     pack_record,
@@ -39,13 +39,16 @@ from dfkd_meta.sidecar.summary import bytes_text
 from dfkd_meta.sidecar.validation import validate_sidecar
 
 __all__ = [
+    "CONFIG_FILE",
     "FORMAT",
     "FORMAT_VERSION",
     "KINDS",
     "MANIFEST_FILE",
+    "MAX_CONFIG_BYTES",
     "MAX_MANIFEST_BYTES",
     "MAX_TENSOR_FILE_BYTES",
     "TENSOR_FILE",
+    "WEIGHTS_FILE",
     "DatasetRef",
     "Evaluation",
     "InputSpec",

@@ -11,7 +11,10 @@ from dfkd_meta.errors import DfkdMetaError
 from dfkd_meta.sidecar.manifest import MANIFEST_FILE, Manifest
 
 BLOCK = 2**20
-BESIDE = ("config.json", "README.md")  # of a published model, not of its sidecar
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+MAX_CONFIG_BYTES = 4 * 2**20
+BESIDE = (CONFIG_FILE, "README.md")  # of a published model, not of its sidecar
 
 
 def sha256_file(path: Path) -> str:

@@ -12,10 +12,11 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 
 from dfkd_meta.errors import TeacherError
+from dfkd_meta.sidecar.files import CONFIG_FILE, WEIGHTS_FILE
 from dfkd_meta.sidecar.issues import short
 from dfkd_meta.sidecar.manifest import TENSOR_FILE, InputSpec
 from dfkd_meta.teachers.axes import COLOR_ORDERS
-from dfkd_meta.teachers.store import CONFIG_FILE, WEIGHTS_FILE, read_json
+from dfkd_meta.teachers.store import read_json
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
 MOST_CHANNELS = 1024

@@ -5,23 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
 from dfkd_meta.errors import TeacherError, UsageError
-from dfkd_meta.sidecar import sha256_file
+from dfkd_meta.sidecar import CONFIG_FILE, WEIGHTS_FILE, Sidecar, read_sidecar, sha256_file
 from dfkd_meta.sidecar.manifest import MANIFEST_FILE, InputSpec, OutputSpec, WeightFile
 from dfkd_meta.teachers.architectures import architectures
 from dfkd_meta.teachers.foreign import describe_foreign
 from dfkd_meta.teachers.inputs import check_inputs, inputs_needed
 from dfkd_meta.teachers.own_code import is_own_code, parameters_of
 from dfkd_meta.teachers.sources import SourceRequest, sources
-from dfkd_meta.teachers.store import CONFIG_FILE, WEIGHTS_FILE, parse_config, read_config
+from dfkd_meta.teachers.store import parse_config, read_config
 from dfkd_meta.teachers.teacher import Teacher, freeze, probe, suited_layout
-
-if TYPE_CHECKING:
-    from dfkd_meta.sidecar import Sidecar
 
 OWN_CODE = ("local", "hub_mixin")  # sources that call the factory; others refuse one
 
@@ -102,7 +98,7 @@ def _open_folder(folder: Path, inputs: InputSpec | None, factory: str | None) ->
         request = SourceRequest(config.architecture, config.arguments, weights, factory)
         return _open(config.source, request, config.inputs, config.outputs)
     if has_sidecar:
-        return _open_beside(folder, factory)
+        return teacher_from_sidecar(folder, read_sidecar(folder), factory=factory)
     foreign = describe_foreign(folder, raw)
     if foreign is None and factory is None:
         raise TeacherError(
@@ -119,12 +115,6 @@ def _open_folder(folder: Path, inputs: InputSpec | None, factory: str | None) ->
         return _open("hub_mixin", SourceRequest(str(factory), raw, weights, factory), spec, None)
     request = SourceRequest(foreign.architecture, foreign.arguments, tuple(foreign.files), factory)
     return _open(foreign.source, request, spec, None)
-
-
-def _open_beside(folder: Path, factory: str | None) -> Teacher:
-    from dfkd_meta.sidecar import read_sidecar
-
-    return teacher_from_sidecar(folder, read_sidecar(folder), factory=factory)
 
 
 def _open(

@@ -14,12 +14,9 @@ from torch import nn
 
 from dfkd_meta.errors import TeacherError
 from dfkd_meta.folders import write_whole
+from dfkd_meta.sidecar.files import CONFIG_FILE, MAX_CONFIG_BYTES, WEIGHTS_FILE
 from dfkd_meta.sidecar.manifest import InputSpec, OutputSpec
 from dfkd_meta.teachers.teacher import Teacher
-
-WEIGHTS_FILE = "model.safetensors"
-CONFIG_FILE = "config.json"
-MAX_CONFIG_BYTES = 4 * 2**20
 
 
 class ModelConfig(BaseModel):
