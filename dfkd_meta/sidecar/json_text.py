@@ -117,7 +117,10 @@ def _constant(text: str) -> float:
 def _check_depth(document: Any) -> None:
     """Refuse deep nesting and texts that UTF-8 cannot hold, without recursion."""
     level: list[Any] = [document]
-    for _ in range(MAX_DEPTH):
+    depth = 0  # objects and lists around what is in ``level``
+    while level:
+        if depth == MAX_DEPTH and any(isinstance(value, dict | list) for value in level):
+            raise JsonError("DM106", f"nested deeper than {MAX_DEPTH} levels")
         below: list[Any] = []
         for value in level:
             if isinstance(value, dict):
@@ -127,9 +130,7 @@ def _check_depth(document: Any) -> None:
                 below.extend(value)
             elif isinstance(value, str):
                 _check_text((value,))
-        level = below
-    if level:
-        raise JsonError("DM106", f"nested deeper than {MAX_DEPTH} levels")
+        level, depth = below, depth + 1
 
 
 def _check_text(texts: Any) -> None:

@@ -110,7 +110,8 @@ def test_a_second_opinion_refuses_what_a_schema_can_see() -> None:
     result = check_jsonschema(*(folder / "dfkd_meta.json" for folder in folders))
     found = json.loads(result.stdout)
     refused = {Path(error["filename"]).parent.name for error in found["errors"]}
-    assert refused == {folder.name for folder in folders}
+    # To JSON Schema 2.0 is an integer, and its validator sees no difference to 2.
+    assert refused == {folder.name for folder in folders} - {"integer-with-a-point"}
     assert len(folders) >= 35
 
 

@@ -74,7 +74,7 @@ def test_hostile_texts_are_refused(data: bytes, code: str) -> None:
 
 
 def test_the_deepest_allowed_text_is_read() -> None:
-    assert parse_json(b"[" * (MAX_DEPTH - 1) + b"1" + b"]" * (MAX_DEPTH - 1)) is not None
+    assert parse_json(b"[" * MAX_DEPTH + b"1" + b"]" * MAX_DEPTH) is not None
 
 
 def test_too_long_a_text_is_refused_before_it_is_parsed() -> None:

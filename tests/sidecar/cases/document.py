@@ -46,7 +46,7 @@ def _text(name: str, code: str, *after: Edit) -> Case:
     return Case(name, [code], small(), after=list(after))
 
 
-DEEP = b'"extensions": {"x-deep": ' + b"[" * 40 + b"]" * 40 + b'},\n  "format": '
+DEEP = b'"extensions": {"x-deep": ' + b"[" * 31 + b"1" + b"]" * 31 + b'},\n  "format": '
 
 CASES = [
     _text("manifest-missing", "DM101", without("dfkd_meta.json")),
@@ -71,6 +71,7 @@ CASES = [
     _case("block-missing", "DM120", drop("/privacy")),
     _put("text-for-number", "DM121", "/outputs/num_classes", "2"),
     _put("fraction-for-integer", "DM121", "/outputs/num_classes", 2.5),
+    _put("integer-with-a-point", "DM121", "/outputs/num_classes", 2.0),
     _put("object-for-list", "DM121", "/taps", {}),
     _put("boolean-for-integer", "DM121", "/statistics/0/count", [True]),
     _put("unknown-source", "DM122", "/teacher/source", "pickle"),

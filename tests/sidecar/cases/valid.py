@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 
 from tests.sidecar.cases import Case
@@ -30,7 +32,7 @@ def _minimal_moments() -> Example:
 def _spectrum() -> Example:
     made = empty()
     made.document["taps"] = made.document["taps"][2:]
-    item = record("s", "spectrum", "conv2", "channel", count=[SAMPLES_OF_ALL])
+    item = record("s", "spectrum", "conv2", "pooled", count=[SAMPLES_OF_ALL])
     item["taps"] = ["conv2", "fc"]
     item["params"] = {"graph": "covariance", "kept_fraction": 0.4, "scope": "network"}
     basis = np.eye(5, dtype=np.float32)[None, :2]
@@ -212,6 +214,9 @@ CASES = [
     Case("extensions", [], small(), [
         put("/extensions", {"x-lab": {"note": "kept as it is"}}),
         put("/$schema", "https://dfkd-meta.github.io/schema/v1.0/dfkd_meta.schema.json"),
+    ]),
+    Case("nested-as-deep-as-allowed", [], small(), [
+        put("/extensions", {"x-deep": json.loads("[" * 30 + "1" + "]" * 30)}),
     ]),
     Case("names-in-any-script", [], small(), [
         put("/outputs/label_names", ["猫", "chien"]),
