@@ -30,7 +30,7 @@ def command(
     """Take records out of a sidecar, without the data: less to download, less that is told.
 
     A pattern stands for ids, such as quantiles/input/channel/global: kind, place, reduction, scope.
-    The result is what an export without these records writes, byte for byte. What has been
+    The result is what an export without these records writes, but for its time. What has been
     published before stays published.
 
     Example: dfkd-meta redact published --leave-out 'quantiles/*' --out thinner

@@ -58,7 +58,8 @@ def distill(
     ``source`` is a folder with both, ``user/repo`` or ``user/repo@revision`` on the Hub, or what
     was pulled from there.
     ``seconds`` (of a clock on the wall) is what the run may take on this machine: it decides
-    ``images`` and ``training.steps``, which are then part of the run's configuration.
+    ``images``, ``turn``, ``training.steps`` and, where batches are slow, ``options.batch_size``,
+    which are then part of the run's configuration.
 
     ``factory`` is the caller's own ``module:function`` for a teacher whose source is ``local``. The
     student meets the evaluation data after training only. ``checkpoint`` and ``resume`` are those

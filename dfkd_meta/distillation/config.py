@@ -28,12 +28,13 @@ class TrainingConfig(Config):
     labels too; both need a loss with a teacher, who answers for what comes of it.
 
     ``optimizer`` is ``adamw`` or ``sgd``; None is SGD for weights before a BatchNorm, which have no
-    scale, and AdamW for others. With an optimizer go a ``learning_rate`` and a ``weight_decay``;
-    None are its own in ``optimization.py``, and ``run.json`` says what was taken. The rate follows
-    one cycle (Smith & Topin 2018). ``max_norm`` bounds the norm of each hidden unit's incoming
-    weights; ``ema`` makes the student the moving average of its weights with that decay.
-    ``dropout`` says whether the network's dropout layers are at work; None leaves them out where a
-    teacher answers, whose soft labels are regularization enough (Hinton et al. 2015, section 3).
+    scale, and with them for biases and BatchNorm's own weights, and AdamW for others. With an
+    optimizer go a ``learning_rate`` and a ``weight_decay``; None are its own in
+    ``optimization.py``, and ``run.json`` says what was taken. The rate follows one cycle (Smith &
+    Topin 2018). ``max_norm`` bounds the norm of each hidden unit's incoming weights; ``ema`` makes
+    the student the moving average of its weights with that decay. ``dropout`` says whether the
+    network's dropout layers are at work; None leaves them out where a teacher answers, whose soft
+    labels are regularization enough (Hinton et al. 2015, section 3).
     """
 
     losses: dict[str, Weight] | None = None

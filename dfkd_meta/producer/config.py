@@ -23,13 +23,15 @@ class ExportConfig(Config):
     ``per_class=false`` releases global statistics only. ``records`` are taken besides those of the
     profile, or in the place of one with the same id; ``leave_out`` and ``only`` are patterns of
     record ids, such as ``quantiles/*``: what matches the first, or none of the second, is not
-    taken. Caps are features per sample: above ``standard_unit_cap`` and ``full_unit_cap`` no
-    unit-wise record is taken in that profile, above ``cholesky_cap`` a hidden covariance is of rank
-    ``hidden_rank``, above ``hidden_covariance_cap`` there is none, above ``input_cap`` the input
-    has none. ``value_cap`` bounds the numbers in one tensor: a larger Cholesky factor becomes a
-    factor of rank ``input_rank`` or of as high a rank as fits; unit-wise moments that do not fit
-    are left out. Soft targets have covariances where these are no more than ``logits_cap`` numbers:
-    of up to 101 classes, by class.
+    taken. Caps are features per sample: above ``standard_unit_cap`` no moments of the single units
+    of a hidden map are taken, above ``full_unit_cap`` none of a layer that is linear in the input,
+    above ``input_cap`` nothing unit-wise of the input. In ``full`` the covariance of a hidden layer
+    but the last is of rank ``hidden_rank`` above ``cholesky_cap``, and there is none above
+    ``hidden_covariance_cap``; that of the last one is whole up to 1,024 features. ``value_cap``
+    bounds the numbers in one tensor: a larger Cholesky factor becomes a factor of rank
+    ``input_rank`` or of as high a rank as fits; unit-wise moments that do not fit are left out.
+    Soft targets have covariances where these are no more than ``logits_cap`` numbers: of up to 101
+    classes, by class.
 
     A spectrum keeps ``kept_fraction`` of its coefficients, but no more than leave ``spectrum_cap``
     numbers in all bases together (none, if that is too few for one); a graph of more than

@@ -45,7 +45,7 @@ class RecordedConfig(Config):
     in ``share`` of the time), ``warm_up`` batches of them before the first, and the latest
     ``capacity`` stay. They start as noise with the recorded spectrum and values, each with a
     contrast of its own (which completes draws, where there are any), and move in the coordinates of
-    the spectrum (without one: from noise of std up to ``start_std``).
+    the spectrum (without one: from noise of std up to ``start_std``), by Adam at ``learning_rate``.
     ``features`` pulls each to a draw of its own: at a deep map and the last hidden layer where a
     joint mixture describes them (with the input, the draw also says what to start from), else at
     the last hidden layer, or at the logits if they are all there is.
