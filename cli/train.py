@@ -54,18 +54,19 @@ def command(
         dataset = open_data(data, split="train")
         evaluation = open_data(eval_data, split="test") if eval_data else None
         progress = TerminalProgress(quiet)
+        place = pick_device(device)
         progress.step(f"training {architecture} on {len(dataset):,} samples of {dataset.name}")
         net = train_network(
             architecture,
             dataset,
             settings,
-            device=pick_device(device),
+            device=place,
             evaluation=evaluation,
             progress=progress,
         )
         with new_folder(out) as folder:
             save_teacher(folder, net)
-        score = accuracy(net.module, evaluation, net.inputs) if evaluation else None
+        score = accuracy(net.to(place).module, evaluation, net.inputs) if evaluation else None
         facts = {
             "architecture": architecture,
             "parameters": count_parameters(net.module),

@@ -57,7 +57,7 @@ class Pool:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.added = 0
-        self._images: Tensor | None = None  # grows by doubling up to the capacity, then a ring
+        self._images: Tensor | None = None  # room for all that it will ever hold: a ring
         self._labels: Tensor | None = None
         self._order = torch.empty(0, dtype=torch.int64)
 
@@ -69,11 +69,11 @@ class Pool:
 
         Of more rows than the pool holds, some from everywhere: rows may be sorted by class.
         """
-        most = min(len(batch), self.capacity)
-        batch = batch.select(torch.arange(most) * len(batch) // most)
+        if len(batch) > self.capacity:
+            batch = batch.select(torch.arange(self.capacity) * len(batch) // self.capacity)
         labeled = batch.labels is not None and (self._labels is not None or not self.added)
-        self._images = self._room(self._images, batch.images, len(batch))
-        self._labels = self._room(self._labels, batch.labels, len(batch)) if labeled else None
+        self._images = self._room(self._images, batch.images)
+        self._labels = self._room(self._labels, batch.labels) if labeled else None
         place = (self.added + torch.arange(len(batch))) % self.capacity
         self._images[place] = batch.images
         if self._labels is not None and batch.labels is not None:
@@ -115,16 +115,15 @@ class Pool:
             self._images = state["images"].to(device)
             self._labels = None if labels is None else labels.to(device)
 
-    def _room(self, rows: Tensor | None, new: Tensor | None, count: int) -> Tensor:
-        """``rows`` with room for ``count`` more like ``new``, as far as the capacity goes."""
+    def _room(self, rows: Tensor | None, new: Tensor | None) -> Tensor:
+        """``rows`` with room for as many like ``new`` as the capacity."""
         if new is None:
             raise ValueError("no rows to make room for")
-        have, needed = 0 if rows is None else len(rows), min(self.added + count, self.capacity)
-        if rows is not None and have >= needed:
+        if rows is not None and len(rows) == self.capacity:
             return rows
-        larger = new.new_zeros(min(max(needed, 2 * have), self.capacity), *new.shape[1:])
+        larger = new.new_zeros(self.capacity, *new.shape[1:])
         if rows is not None:
-            larger[:have] = rows
+            larger[: len(rows)] = rows
         return larger
 
 

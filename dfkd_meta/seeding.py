@@ -25,9 +25,19 @@ def layers_draw_from(generator: torch.Generator, device: torch.device) -> Iterat
     """Inside, layers such as dropout, which draw from torch's global stream, follow ``generator``.
 
     The global streams of the CPU and of a CUDA ``device`` are put back afterwards, so a run neither
-    uses nor disturbs them. Those of other GPUs, which torch seeds along, stay as this leaves them.
+    uses nor disturbs them. (``torch.manual_seed`` would seed those of all devices, and slowly.)
     """
     seed = int(torch.randint(2**62, (1,), generator=generator))
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    streams = [torch.default_generator]
+    if device.type == "cuda":
+        torch.cuda.init()
+        index = torch.cuda.current_device() if device.index is None else device.index
+        streams.append(torch.cuda.default_generators[index])
+    before = [stream.get_state() for stream in streams]
+    for stream in streams:
+        stream.manual_seed(seed)
+    try:
         yield
+    finally:
+        for stream, state in zip(streams, before, strict=True):
+            stream.set_state(state)

@@ -42,6 +42,7 @@ class Curve:
         due = done * self.points // steps > (done - 1) * self.points // steps
         if not done or not due or any(point["steps"] == done for point in self.found):
             return
+        run.settle()
         with run.trainer.finished() as student:
             score = accuracy(student, self.test, self.inputs)
         seen: Point = {

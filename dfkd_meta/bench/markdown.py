@@ -20,14 +20,16 @@ BATCH = re.compile(r"^batch \d+: ")
 LEGEND = (
     "Accuracy is top-1 on the test split, in percent, of the student after its last training step "
     "(or of its moving average, where asked for): mean (lowest to highest) over `n` seeds. No step "
-    "was chosen by looking at test data. The other numbers are means over the seeds: `CPU s` is "
-    "the process CPU time of synthesis and training together, `images` the inputs made for the "
-    "student (of controls: given to it), `steps` its training steps, `peak MB` the peak resident "
-    "memory of the run's own process with all libraries in it, before evaluation."
+    "was chosen by looking at test data. The other numbers are means over the seeds: `images` are "
+    "the inputs made for the student (of controls: given to it), `steps` its training steps."
 )
 
 HINTS = {
+    "CPU s": "`CPU s` is the process CPU time of synthesis and training together.",
     "GPU s": "`GPU s` is the wall time of synthesis and training on the GPU.",
+    "peak MB": "`peak MB` is the peak resident memory of the run's own process with all libraries "
+    "in it, before evaluation.",
+    "peak GPU MB": "`peak GPU MB` is the most memory that the run's tensors took on the GPU.",
     "published %": "`published` is what the literature reports, with its source below; its "
     "teachers, schedules and numbers of inputs are its own.",
     "authors' code %": "`authors' code` is the final accuracy of one run of the published code on "
@@ -57,8 +59,9 @@ def _section(section: Section, sources: Sources, machines: Machines) -> str:
     pending = [f"`{line.label}`" for line in section.lines if line not in lines]
     on_gpu = any(line.device == "cuda" for line in lines)
     facts = {line.label: (section.published(line), section.code(line)) for line in lines}
-    seconds = "GPU s" if on_gpu else "CPU s"
-    columns = ["method", "accuracy %", "n", seconds, "images", "steps", "peak MB"]
+    on = "GPU" if on_gpu else "CPU"
+    memory = "peak GPU MB" if on_gpu else "peak MB"
+    columns = ["method", "accuracy %", "n", f"{on} s", "images", "steps", memory]
     shown = [
         any(published for published, _ in facts.values()),
         any(code for _, code in facts.values()),
@@ -77,9 +80,9 @@ def _section(section: Section, sources: Sources, machines: Machines) -> str:
             for found, some in zip(facts[line.label], shown, strict=True)
             if some
         ]
-        numbers = _numbers(line, "seconds" if on_gpu else "cpu_seconds")
+        numbers = _numbers(line, on_gpu=on_gpu)
         rows.append([*numbers, *([machines.letters(line)] if machines.several else []), *cited])
-    text = [f"## {section.teacher} -> {section.student}", "", _circumstances(section), ""]
+    text = [f"## {section.teacher} -> {section.student}", "", _circumstances(section, on), ""]
     text += [*_table(columns, rows), "", *_remarks(lines)]
     text += _curves(lines)
     if pending:
@@ -146,18 +149,20 @@ def _score(line: Line) -> str:
     return f"{mean(scores):.2f}{spread}"
 
 
-def _numbers(line: Line, seconds: str) -> list[str]:
+def _numbers(line: Line, *, on_gpu: bool) -> list[str]:
+    seconds, memory = ("", "_gpu") if on_gpu else ("cpu_", "")
     score = _score(line)
     if not score:
         return [f"`{line.label}`", _status(line), "0", "", "", "", ""]
+    held = line.values("result", f"peak{memory}_memory_mb")
     return [
         f"`{line.label}`",
         score,
         str(len(line.records)),
-        f"{mean(line.total(seconds)):,.0f}",
+        f"{mean(line.total(f'{seconds}seconds')):,.0f}",
         f"{mean(line.values('result', 'images')):,.0f}",
         f"{mean(line.values('result', 'student_steps')):,.0f}",
-        f"{mean(line.values('result', 'peak_memory_mb')):,.0f}",
+        f"{mean(held):,.0f}" if held else "",
     ]
 
 
@@ -166,7 +171,7 @@ def _cited(fact: Fact, section: Section, sources: Sources) -> str:
     return f"{fact.accuracy:.2f}{elsewhere} {sources.cite(fact)}"
 
 
-def _circumstances(section: Section) -> str:
+def _circumstances(section: Section, on: str) -> str:
     record = section.record
     words = []
     if record is not None:
@@ -177,14 +182,14 @@ def _circumstances(section: Section) -> str:
         words.append(f"sidecar `{section.profile}`, {bytes_text(size)}")
     else:
         words.append(f"Sidecar `{section.profile}`")
-    return "; ".join([*words, _budget(section.budget, section.spending)]) + "."
+    return "; ".join([*words, _budget(section.budget, section.spending, on)]) + "."
 
 
-def _budget(name: str, budget: Budget) -> str:
+def _budget(name: str, budget: Budget, on: str) -> str:
     if budget.cpu_seconds is None:
         return f"budget `{name}`"
     share = f"{100 * budget.share:.0f} % of it for images made beforehand"
-    return f"budget `{name}`, {budget.cpu_seconds:g} CPU s, {share}"
+    return f"budget `{name}`, {budget.cpu_seconds:g} {on} s, {share}"
 
 
 def _remarks(lines: Sequence[Line]) -> list[str]:

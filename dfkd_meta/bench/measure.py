@@ -38,6 +38,8 @@ def run_cell(task: CellTask, device: torch.device) -> dict[str, Any]:
     test = open_data(task.test, split="test")
     require_evaluable(test, teacher.inputs, teacher.outputs)
     config, planning = _planned(task, teacher, sidecar, device)
+    if device.type == "cuda":  # what the planning took is no part of the run
+        torch.cuda.reset_peak_memory_stats(device)
     # Named after the manifest: a checkpoint of a teacher that was made again since is left alone.
     checkpoint = Path(task.place) / f"{digest[:16]}.checkpoint"
     curve = Curve(task.curve, Path(task.place) / "curve.json", test, teacher.inputs)

@@ -232,8 +232,9 @@ def _line(run: Run, record: Record) -> str:
     found = record.get("result")
     if not found:
         return f"{run.cell}: {record['status']}: {record['reason']}"
-    seconds = sum(found["cpu_seconds"].values())
-    return f"{run.cell}: {100 * found['accuracy']:.2f} % in {seconds:.0f} CPU s"
+    on, spent = ("GPU", "seconds") if record["machine"]["gpu"] else ("CPU", "cpu_seconds")
+    seconds = sum(found[spent].values())
+    return f"{run.cell}: {100 * found['accuracy']:.2f} % in {seconds:.0f} {on} s"
 
 
 def duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""A run that may be cut off: one file from which it goes on, to the same student bit for bit."""
+"""A run that may be cut off: one file from which it goes on, to the same student."""
 
 from __future__ import annotations
 

@@ -77,8 +77,8 @@ def run_method(
     """Make inputs by ``config.method`` and train a student on them.
 
     With ``checkpoint`` (a file) the run is saved about twice a minute and at its end; with
-    ``resume`` it goes on from there, if the file exists, to the same student bit for bit. The file
-    is the caller's to remove, once what came out is safe.
+    ``resume`` it goes on from there, if the file exists, to the same student, on a CPU bit for bit.
+    The file is the caller's to remove, once what came out is safe.
     ``watch`` is shown the run wherever it can be saved, and must leave it as it is.
     Raises MethodError, UsageError (also for a checkpoint of other settings), TeacherError.
     """
@@ -166,11 +166,18 @@ class Distillation:
             self._examine(progress)
             yield
 
+    def settle(self) -> None:
+        """Wait for what a GPU still has to do of training, and count it as such."""
+        if self.device.type == "cuda":
+            with self._timed("training"):
+                torch.cuda.synchronize(self.device)
+
     def outcome(self) -> Outcome:
         """What came out. To be called when ``advance`` has ended.
 
         Raises TeacherError for a student that answers with NaN or infinity.
         """
+        self.settle()
         student = replace(self.student, module=self.trainer.finish())
         probe(student.module, self.teacher.inputs, where="the student, after its last step")
         fresh = self.recipe.rounds is not None and self.recipe.rounds.fresh
@@ -191,6 +198,7 @@ class Distillation:
 
     def state(self) -> State:
         """Everything that the rest of the run depends on."""
+        self.settle()
         return {
             "synthesizer": self.synthesizer.state(),
             "trainer": self.trainer.state(),
@@ -216,7 +224,8 @@ class Distillation:
         recipe = self.recipe
         if recipe.rounds is None:
             return recipe.images
-        return min(recipe.rounds.capacity, max(recipe.batch_size, most_kept(self.teacher)))
+        ever = self._due(self.config.training.steps - 1) * recipe.batch_size
+        return min(recipe.rounds.capacity, ever, max(recipe.batch_size, most_kept(self.teacher)))
 
     def _due(self, student_steps: int) -> int:
         """How many batches there must be before the student step after ``student_steps``."""
@@ -230,8 +239,7 @@ class Distillation:
     def _make_batch(self, progress: Progress) -> None:
         recipe, synthesizer = self.recipe, self.synthesizer
         known = len(synthesizer.notes)
-        if self.device.type == "cuda":  # training that is not done yet is no synthesis
-            torch.cuda.synchronize(self.device)
+        self.settle()
         with self._timed("synthesis"):
             left = recipe.images - synthesizer.made * recipe.batch_size
             size = recipe.batch_size if recipe.rounds else min(recipe.batch_size, left)
@@ -267,6 +275,7 @@ class Distillation:
             exam.wanted = True
 
     def _judge(self, images: Tensor) -> str:
+        self.settle()
         with self.trainer.finished():
             return self.exam.judge(images, self.trainer.steps_done)
 

@@ -112,6 +112,11 @@ class Optimizer:
         for rule, _, optimizer in self.parts:
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": state[rule.name], "param_groups": groups})
+            # What was saved is contiguous; where weights are not, no step would take them together.
+            for weight, moments in optimizer.state.items():
+                for name, value in moments.items():
+                    if isinstance(value, Tensor) and value.shape == weight.shape:
+                        moments[name] = torch.empty_like(weight, requires_grad=False).copy_(value)
 
 
 def _made(rule: Rule, weights: list[nn.Parameter]) -> torch.optim.Optimizer:

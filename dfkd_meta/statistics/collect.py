@@ -77,9 +77,11 @@ def collect(
             )
         for batch in _forward(teacher, batches, running.scouted):
             running.look(batch)
+            del batch  # or it would be held while the next one is made
         running.settle()
     for batch in _forward(teacher, batches, running.taps):
         running.absorb(batch)
+        del batch
     changed = [key for key, digest in fingerprint(teacher.module).items() if digest != before[key]]
     if changed:
         raise StatisticsError(
@@ -120,7 +122,9 @@ def _forward(
         for number, (images, labels) in enumerate(batches):
             check_images(teacher, images, number)
             logits = teacher(images.to(teacher.device))
+            labels = None if labels is None else labels.to(teacher.device)
             yield _Batch(number, logits, tap.activations, labels)
+            tap.activations = {}
 
 
 class _Pass:

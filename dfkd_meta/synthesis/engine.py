@@ -165,6 +165,7 @@ class Synthesizer:
             for optimizer in optimizers:
                 optimizer.step()
             source.after_step()
+            del seen  # its activations, before the next step makes others
         self.losses.check()
         with torch.no_grad():
             images = best[1] if best else self._made().clone()

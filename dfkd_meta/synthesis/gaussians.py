@@ -36,11 +36,15 @@ class ClassGaussians:
     def sample(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Independent draws, one per label: int64 `n` -> float32 `n f`."""
         groups = self.rows(labels)
-        drawn = self.mean[groups].clone()
-        for group in sorted(set(groups.tolist())):
-            here = groups == group
-            drawn[here] += self._deviations(group, int(here.sum()), generator)
-        return drawn
+        known = groups.cpu()  # read once: nothing below waits for a GPU
+        order = known.argsort(stable=True)
+        present, counts = known.unique(return_counts=True)
+        parts = [
+            self._deviations(group, count, generator)
+            for group, count in zip(present.tolist(), counts.tolist(), strict=True)
+        ]
+        deviations = torch.cat(parts)[sent(order.argsort(), groups.device)]
+        return self.mean[groups] + deviations
 
     @property
     def mean_variance(self) -> float:

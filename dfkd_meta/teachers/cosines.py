@@ -26,7 +26,7 @@ class CosineTransform:
         """Positions to frequencies; axis ``first`` of ``x`` is that of the first size."""
         for axis, matrix in enumerate(self._matrices, start=first):
             moved = x.transpose(axis, -1)
-            moved = _fast(moved) if matrix is None else moved @ matrix.T
+            moved = _fast(_wide(moved)) if matrix is None else moved @ matrix.T
             x = moved.transpose(axis, -1)
         return x
 
@@ -34,7 +34,7 @@ class CosineTransform:
         """Frequencies to positions."""
         for axis, matrix in enumerate(self._matrices, start=first):
             moved = waves.transpose(axis, -1)
-            moved = _fast_inverse(moved) if matrix is None else moved @ matrix
+            moved = _fast_inverse(_wide(moved)) if matrix is None else moved @ matrix
             waves = moved.transpose(axis, -1)
         return waves
 
@@ -46,6 +46,11 @@ def _matrix(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     matrix = math.sqrt(2 / size) * torch.cos(math.pi * frequency * (2 * place + 1) / (2 * size))
     matrix[0] /= math.sqrt(2)
     return matrix.to(device, dtype)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """At least float32: in less than that there are no complex numbers."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _fast(x: Tensor) -> Tensor:

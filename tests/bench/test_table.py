@@ -164,9 +164,12 @@ def test_on_a_gpu_its_seconds_are_shown(grid: Grid) -> None:
     for _, record in found:
         if record and record["status"] == "done":
             record["machine"] |= {"device": "cuda", "gpu": "NVIDIA H200"}
+            record["result"]["peak_gpu_memory_mb"] = 4_321.0
     text = as_markdown(grid.title, sections_of(grid, found))
     assert "| GPU s |" in text
-    assert "| CPU s |" not in text
+    assert "CPU s" not in text
+    assert "| peak GPU MB |" in text
+    assert "| 4,321 |" in text.replace("  ", "")
     assert "NVIDIA H200." in text
     assert "wall time" in text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,9 +51,33 @@ def test_inputs_that_would_not_fit_make_a_smaller_pool(
     config = make_config(DistillConfig, {"method": "recorded", "training": TRAINING})
     recipe = shrunk(make_recipe(teacher, sidecar, config, CPU))
     assert recipe.rounds is not None
-    for kept, expected in ((1, recipe.batch_size), (30, 30), (10**9, recipe.rounds.capacity)):
+    ever = 5 * recipe.batch_size  # one batch of the warm-up, one at the start, one every two steps
+    for kept, expected in ((1, recipe.batch_size), (30, 30), (10**9, ever)):
         monkeypatch.setattr(pipeline, "POOL_NUMBERS", kept * 64)
         assert Distillation(teacher, recipe, config, CPU).pool.capacity == expected
+
+
+def test_a_pool_takes_its_memory_once(published: Published, tmp_path: Path) -> None:
+    run = started("recorded", published, tmp_path)
+    places = set()
+    for _ in run.advance(Silent()):
+        places.add(run.pool.contents().images.data_ptr())
+    assert len(run.pool) == run.pool.capacity
+    assert len(places) == 1
+
+
+def test_what_a_gpu_has_still_to_train_is_training(
+    published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = started("deep_inversion", published, tmp_path)
+    before = dict(run.seconds)
+    run.settle()
+    assert run.seconds == before  # a CPU has done what it was told
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: time.sleep(0.05))
+    run.device = torch.device("cuda")
+    run.settle()
+    assert run.seconds["training"] - before["training"] >= 0.05
+    assert run.seconds["synthesis"] == before["synthesis"]
 
 
 def test_no_more_inputs_are_made_beforehand_than_fit(

@@ -88,6 +88,23 @@ def assert_equal(one: Any, two: Any) -> None:
         assert one == two
 
 
+def test_moments_are_laid_out_as_their_weights_after_loading() -> None:
+    """Where they are not, torch takes the weights one by one."""
+    first, second = (trainer(EVERYTHING) for _ in range(2))
+    for run in (first, second):
+        run.student.to(memory_format=torch.channels_last)
+    first.train(batch_stream(EVERYTHING), 1)
+    second.load_state(first.state())
+    found = 0
+    for _, _, optimizer in second.optimizer.parts:
+        for weight, moments in optimizer.state.items():
+            for moment in moments.values():
+                if moment.shape == weight.shape:
+                    assert moment.stride() == weight.stride()
+                    found += weight.dim() == 4 and not weight.is_contiguous()
+    assert found
+
+
 def test_a_state_can_be_loaded_twice() -> None:
     config = EVERYTHING
     start = trainer(config)

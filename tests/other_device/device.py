@@ -33,7 +33,9 @@ INDEXED = {
 READING = {
     aten._local_scalar_dense.default,
     aten._unique2.default,
+    aten.bincount.default,
     aten.equal.default,
+    aten.masked_select.default,
     aten.nonzero.default,
 }
 read_back: list[str] = []  # the operations, since a test has last cleared it
@@ -107,12 +109,18 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         kwargs = {**kwargs, "device": torch.device("cpu")}
     if here and (func in READING or (func in COPIES and not here_after)):
         read_back.append(str(func))
+    if here and func in INDEXED and any(_is_mask(index) for index in args[1]):
+        read_back.append(f"{func} by a mask")  # how many places it names is looked up first
     inner_args, inner_kwargs = tree_map_only(OnOther, lambda t: t.held, (args, kwargs))
     found = func(*inner_args, **inner_kwargs)
     if not here_after:
         # A tensor that comes to the CPU has memory of its own.
         return found.clone() if here and isinstance(found, Tensor) else found
     return return_and_correct_aliasing(func, args, kwargs, tree_map_only(Tensor, OnOther, found))
+
+
+def _is_mask(index: Any) -> bool:
+    return isinstance(index, Tensor) and index.dtype == torch.bool
 
 
 def _refuse_mixed(func: Any, args: Any, tensors: list[Tensor]) -> None:

@@ -27,6 +27,7 @@ from dfkd_meta.producer.export import export
 from dfkd_meta.producer.train import TrainConfig, train_network
 from dfkd_meta.progress import Silent
 from dfkd_meta.sidecar import read_sidecar
+from dfkd_meta.synthesis.gaussians import read_gaussians
 from dfkd_meta.synthesis.recipe import methods
 from dfkd_meta.teachers import teacher_from_sidecar
 from dfkd_meta.waiting import LATEST, LossWatch
@@ -125,12 +126,33 @@ def test_the_device_is_read_once_a_batch_and_not_at_each_step(
         return len(read_back)
 
     assert 0 < reads(7) == reads(2)
-    run = prepared(folder, config, other)
+
+
+@pytest.mark.parametrize("name", losses.names())
+def test_a_student_step_reads_nothing(name: str, published: Published, other: torch.device) -> None:
+    views = {"mixup": 0.5, "cutmix": 0.5, "flip": True, "max_norm": 1.0, "ema": 0.9}
+    config = small("recorded", training={**views, "losses": {name: 1.0}})
+    run = prepared(published("digits_cnn", "full"), config, other)
     run.pool.add(run.synthesizer.make_batch(8))
     read_back.clear()
     for _ in range(3):
         run.trainer.step(run.pool.draw(8, run.order))
     assert not read_back
+
+
+def test_a_draw_reads_as_much_of_many_classes_as_of_one(
+    published: Published, other: torch.device
+) -> None:
+    sidecar = read_sidecar(published("digits_cnn", "full"))
+    record = sidecar.find("covariance", scope="per_class", reduction="unit")[0]
+    gaussians = read_gaussians(sidecar, record, other)
+
+    def reads(labels: list[int]) -> int:
+        read_back.clear()
+        gaussians.sample(torch.tensor(labels).to(other), torch.Generator().manual_seed(0))
+        return len(read_back)
+
+    assert reads([0, 1, 2, 1]) == reads([1, 1, 1, 1])
 
 
 def test_a_lost_loss_is_noticed_later_and_its_step_named(other: torch.device) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -30,6 +32,21 @@ def test_observations_are_as_wide_as_counted(reduction: str) -> None:
         found = observations(taps.activations[tap.id], tap, reduction)
         assert len(found) == 7
         assert found.shape[-1] == feature_count([tap], reduction)
+
+
+def test_one_batch_is_held_at_a_time() -> None:
+    t, made, held = teacher(), list[weakref.ref[Tensor]](), list[int]()
+
+    def watch(module: nn.Module, args: object, out: Tensor) -> None:
+        held.append(sum(reference() is not None for reference in made))
+        made.append(weakref.ref(out))
+
+    x, labels = images()
+    stored = [(x[rows], labels[rows]) for rows in torch.arange(90).split(30)]
+    handle = t.module.conv.register_forward_hook(watch)  # type: ignore[operator, union-attr]
+    collect(t, stored, [moments()], default_taps(t))
+    handle.remove()
+    assert held[-3:] == [0, 0, 0]
 
 
 def test_records_equal_a_computation_by_hand() -> None:

@@ -39,6 +39,17 @@ def test_a_wave_has_one_coefficient(frequency: int) -> None:
 
 
 @pytest.mark.usefixtures("long")
+def test_networks_may_compute_in_less_than_float32() -> None:
+    transform = CosineTransform((6,), CPU, torch.float32)
+    x = torch.randn(2, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow = (x @ torch.eye(6)).requires_grad_()
+        assert narrow.dtype == torch.bfloat16
+        for change in (transform, transform.inverse):
+            change(narrow, 1).sum().backward()
+
+
+@pytest.mark.usefixtures("long")
 def test_gradients_pass() -> None:
     x = torch.randn(2, 4, 5, dtype=torch.float64, requires_grad=True)
     transform = CosineTransform((4, 5), CPU, torch.float64)

@@ -117,10 +117,10 @@ def _divergence(teacher: Tensor, student: Tensor) -> Tensor:
 
 def _decouple(logs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Log probabilities `n 2` of target or not, and `n c-1` among the others."""
-    hit = F.one_hot(target, logs.shape[1]).bool()
-    others = logs[~hit].view(len(logs), -1)
+    place = torch.arange(logs.shape[1] - 1, device=logs.device)
+    others = logs.gather(1, place + (place >= target[:, None]))
     rest = others.logsumexp(1, keepdim=True)
-    return torch.cat([logs[hit][:, None], rest], dim=1), others - rest
+    return torch.cat([logs.gather(1, target[:, None]), rest], dim=1), others - rest
 
 
 def _pearson(a: Tensor, b: Tensor, *, dim: int) -> Tensor:

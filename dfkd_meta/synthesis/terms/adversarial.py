@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -70,9 +71,7 @@ class JensenShannon(Term):
     def __call__(self, state: StepState) -> Tensor:
         log_teacher = F.log_softmax(state.logits / self.temperature, dim=1)
         log_student = F.log_softmax(state.student / self.temperature, dim=1)
-        log_middle = torch.logaddexp(log_teacher, log_student) - torch.log(
-            log_teacher.new_tensor(2)
-        )
+        log_middle = torch.logaddexp(log_teacher, log_student) - math.log(2)
         parts = [
             F.kl_div(log_middle, log_p, reduction="none", log_target=True).sum(1).mean()
             for log_p in (log_teacher, log_student)
