@@ -30,8 +30,8 @@ def layers_draw_from(generator: torch.Generator, device: torch.device) -> Iterat
     seed = int(torch.randint(2**62, (1,), generator=generator))
     streams = [torch.default_generator]
     if device.type == "cuda":
-        torch.cuda.init()
-        index = torch.cuda.current_device() if device.index is None else device.index
+        current = torch.cuda.current_device()  # which starts CUDA, if nothing has
+        index = current if device.index is None else device.index
         streams.append(torch.cuda.default_generators[index])
     before = [stream.get_state() for stream in streams]
     for stream in streams:

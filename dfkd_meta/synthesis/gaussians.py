@@ -38,7 +38,7 @@ class ClassGaussians:
         groups = self.rows(labels)
         known = groups.cpu()  # read once: nothing below waits for a GPU
         order = known.argsort(stable=True)
-        present, counts = known.unique(return_counts=True)
+        present, counts = torch.unique(known, return_counts=True)
         parts = [
             self._deviations(group, count, generator)
             for group, count in zip(present.tolist(), counts.tolist(), strict=True)

@@ -24,7 +24,7 @@ from dfkd_meta.synthesis.recipe import MethodContext, Recipe, methods
 from dfkd_meta.synthesis.targets import Targets
 from dfkd_meta.synthesis.terms.base import StepState
 from dfkd_meta.synthesis.terms.gaussian_divergence import GaussianDivergence
-from dfkd_meta.synthesis.terms.moments import RecordedMoments
+from dfkd_meta.synthesis.terms.recorded_moments import RecordedMoments
 from dfkd_meta.teachers import Teacher, freeze, teacher_from_sidecar
 
 Published = Callable[[str, str], Path]

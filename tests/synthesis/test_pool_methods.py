@@ -32,7 +32,8 @@ from dfkd_meta.synthesis.sources.label_embedding import (
 )
 from dfkd_meta.synthesis.targets import Targets
 from dfkd_meta.synthesis.terms.base import StepState
-from dfkd_meta.synthesis.terms.moments import MomentNorms, MomentumNorms, RecordedMoments
+from dfkd_meta.synthesis.terms.moments import MomentNorms, MomentumNorms
+from dfkd_meta.synthesis.terms.recorded_moments import RecordedMoments
 from dfkd_meta.teachers import Teacher, build_model, freeze, teacher_from_sidecar
 from tests.support.small_recipes import shrunk
 

@@ -19,10 +19,10 @@ from dfkd_meta.synthesis.terms.features import FeatureTarget
 from dfkd_meta.synthesis.terms.labels import CrossEntropy
 from dfkd_meta.synthesis.terms.moments import (
     MomentNorms,
-    RecordedMoments,
     StandardizedMoments,
 )
 from dfkd_meta.synthesis.terms.priors import L2Norm, TotalVariation
+from dfkd_meta.synthesis.terms.recorded_moments import RecordedMoments
 
 CONV = Tap(
     id="c:output", module="c", side="output", axes=["c", "h", "w"], shape=[3, 4, 4],

@@ -14,8 +14,9 @@ from dfkd_meta.synthesis.recipe import Augment, MethodContext, Query, Recipe, We
 from dfkd_meta.synthesis.sources.pixels import PixelSource, gaussian_start
 from dfkd_meta.synthesis.targets import TargetSampler
 from dfkd_meta.synthesis.terms.labels import CrossEntropy
-from dfkd_meta.synthesis.terms.moments import MomentNorms, RecordedMoments
+from dfkd_meta.synthesis.terms.moments import MomentNorms
 from dfkd_meta.synthesis.terms.priors import L2Norm, TotalVariation
+from dfkd_meta.synthesis.terms.recorded_moments import RecordedMoments
 
 STATISTICS = (
     Query("batchnorm"),

@@ -24,7 +24,8 @@ from dfkd_meta.synthesis.targets import Targets, TargetSampler, every_class
 from dfkd_meta.synthesis.terms.adversarial import AgreementDivergence
 from dfkd_meta.synthesis.terms.features import FeatureTarget, FeatureTargets
 from dfkd_meta.synthesis.terms.labels import CrossEntropy
-from dfkd_meta.synthesis.terms.moments import RecordedMoments, StandardizedMoments
+from dfkd_meta.synthesis.terms.moments import StandardizedMoments
+from dfkd_meta.synthesis.terms.recorded_moments import RecordedMoments
 from dfkd_meta.teachers import last_hidden_tap
 
 BETAS = (0.5, 0.99)  # of Adam: steps are few, so its memory is short

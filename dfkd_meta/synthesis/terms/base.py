@@ -52,8 +52,13 @@ class StepState:
         return self.activations[tap.id].movedim(1 + channel_axis(tap), -1).flatten(1, -2)
 
     def moments(self, tap: Tap) -> tuple[Tensor, Tensor]:
-        """Mean and mean square over the positions of a tap: two of float32 `n c`."""
-        return self._once("moments", tap, lambda: position_moments(self.by_channel(tap)))
+        """Mean and variance over the positions of a tap: two of float32 `n c`."""
+
+        def both() -> tuple[Tensor, Tensor]:
+            mean, square = position_moments(self.by_channel(tap))
+            return mean, square - mean.square()
+
+        return self._once("moments", tap, both)
 
     def _once(self, what: str, tap: Tap, work: Callable[[], T]) -> T:
         """What several terms ask of a tensor is worked out for the first of them.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dfkd_meta.sidecar import Tap
 from dfkd_meta.synthesis.terms.base import StepState, Term
-from dfkd_meta.synthesis.terms.moments import RecordedMoments
+from dfkd_meta.synthesis.terms.recorded_moments import RecordedMoments
 
 
 @dataclass(frozen=True)

@@ -2,86 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from dfkd_meta.checkpoint import State
-from dfkd_meta.sidecar import Sidecar, StatisticRecord, Tap
-from dfkd_meta.synthesis.gaussians import ClassGaussians, read_gaussians
-from dfkd_meta.synthesis.moments import group_moments
+from dfkd_meta.sidecar import Tap
 from dfkd_meta.synthesis.terms.base import StepState, Term
-from dfkd_meta.teachers import channel_axis
+from dfkd_meta.synthesis.terms.recorded_moments import Alike, RecordedMoments, beside
 
 FLOOR = 0.05
-
-
-@dataclass(frozen=True)
-class RecordedMoments:
-    """Recorded mean and variance per group at one tap, to compare a batch with.
-
-    ``statistics`` holds mean and variance, float32 `g f`; ``reduction`` says what a feature is.
-    """
-
-    tap: Tap
-    reduction: str
-    statistics: ClassGaussians
-
-    @classmethod
-    def read(
-        cls, sidecar: Sidecar, record: StatisticRecord, device: torch.device
-    ) -> RecordedMoments:
-        """From a ``moments`` record."""
-        statistics = read_gaussians(sidecar, record, device)
-        return cls(sidecar.tap(record.taps[0]), record.reduction or "unit", statistics)
-
-    @property
-    def variance(self) -> Tensor:
-        """Recorded variance, float32 `g f`."""
-        if self.statistics.residual is None:
-            raise ValueError("recorded moments hold a variance per feature")
-        return self.statistics.residual
-
-    def of_batch(self, state: StepState) -> tuple[Tensor, Tensor, Tensor]:
-        """Compare the batch with the record, for the groups that the batch holds.
-
-        Returns (groups int64 `p`, batch mean minus recorded mean `p f`, batch variance `p f`;
-        divisor n).
-        """
-        grouping = state.targets.grouping(self.statistics.classes)
-        mean = self.statistics.mean
-        if self.reduction == "unit" and len(self.tap.shape) > 1:
-            first, second = (
-                in_file_order(found, self.tap)
-                for found in group_moments(state.by_channel(self.tap), grouping)
-            )
-            shift = first - mean[grouping.present]
-            return grouping.present, shift, (second - first.square()).clamp_min(0)
-        first, second = self._per_sample(state, mean[grouping.rows])
-        shift = grouping.mean @ first
-        variance = (grouping.mean @ second - shift.square()).clamp_min(0)
-        return grouping.present, shift, variance
-
-    def _per_sample(self, state: StepState, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """First and second moment of each sample about its recorded ``mean``: all `n f`."""
-        if len(self.tap.shape) == 1:
-            deviation = state.activation(self.tap) - mean
-            return deviation, deviation.square()
-        first, second = state.moments(self.tap)
-        deviation = first - mean
-        if self.reduction == "pooled":
-            return deviation, deviation.square()
-        return deviation, second - mean * (first + deviation)
-
-
-def in_file_order(units: Tensor, tap: Tap) -> Tensor:
-    """Values of units `g p c` in the order of a record, that of the tap's axes: `g f`."""
-    axis = channel_axis(tap)
-    positions = [size for place, size in enumerate(tap.shape) if place != axis]
-    return units.reshape(len(units), *positions, -1).movedim(-1, 1 + axis).flatten(1)
 
 
 @dataclass(frozen=True)
@@ -109,21 +42,50 @@ class StandardizedMoments(Term):
         return tuple(record.tap for record in self.records)
 
     def __call__(self, state: StepState) -> Tensor:
-        return torch.stack([self._distance(record, state) for record in self.records]).mean()
+        return torch.cat([self._distances(spread, state) for spread in self._spreads]).mean()
 
-    def _distance(self, record: RecordedMoments, state: StepState) -> Tensor:
-        groups, shift, variance = record.of_batch(state)
-        recorded = record.variance[groups]
-        floor = self.floor * recorded.mean(1, keepdim=True) + torch.finfo(recorded.dtype).tiny
-        sigma = (recorded + floor).sqrt()
-        shift, square = shift / sigma, (variance + floor) / sigma.square()
-        grouping = state.targets.grouping(record.statistics.classes)
-        share = grouping.pooled_mean(self.least)
+    @cached_property
+    def _spreads(self) -> list[Spread]:
+        return [Spread.of(alike, self.floor) for alike in Alike.among(self.records)]
+
+    def _distances(self, spread: Spread, state: StepState) -> Tensor:
+        """One number per record: float32 `r`."""
+        groups, shift, variance = spread.alike.of_batch(state)
+        sigma = spread.sigma[groups]
+        shift, square = shift / sigma, (variance + spread.floor[groups]) / sigma.square()
+        share = state.targets.grouping(spread.alike.classes).pooled_mean(self.least)
         mean = share @ shift
         between = (share @ shift.square() - mean.square()).clamp_min(0)
-        spread = (share @ square + between).sqrt() - 1
-        distance: Tensor = torch.stack([mean, spread]).norm() / math.sqrt(mean.numel())
-        return distance
+        both = torch.stack([mean, (share @ square + between).sqrt() - 1])
+        norms = torch.stack([part.norm() for part in torch.split(both, spread.alike.sizes, 2)])
+        return norms / (len(share) * spread.sizes).sqrt()
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The recorded spread of records side by side.
+
+    floor, sigma: float32 `g f`, a share of each record's mean variance, and the root of the
+    variance with it. sizes: float32 `r`, the features of each record.
+    """
+
+    alike: Alike
+    floor: Tensor
+    sigma: Tensor
+    sizes: Tensor
+
+    @classmethod
+    def of(cls, alike: Alike, floor: float) -> Spread:
+        variances = [record.variance for record in alike.records]
+        floors = [
+            (floor * variance.mean(1, keepdim=True) + torch.finfo(variance.dtype).tiny).expand_as(
+                variance
+            )
+            for variance in variances
+        ]
+        least = beside(floors)
+        sizes = least.new_tensor(alike.sizes)
+        return cls(alike, least, (beside(variances) + least).sqrt(), sizes)
 
 
 @dataclass(frozen=True)
