@@ -18,6 +18,7 @@ from dfkd_meta.synthesis.gaussians import (
 from dfkd_meta.synthesis.methods.deep_inversion import STATISTICS, batch_statistics
 from dfkd_meta.synthesis.methods.lopes_top_layer import TOP, top_record, top_target
 from dfkd_meta.synthesis.recipe import SHARE, MethodContext, Query, Recipe, Rounds, Weighted, method
+from dfkd_meta.synthesis.scales import scaled_inputs
 from dfkd_meta.synthesis.sources.pixels import PixelSource, Start, gaussian_start, white_start
 from dfkd_meta.synthesis.spectra import natural_inputs
 from dfkd_meta.synthesis.targets import Targets, TargetSampler, every_class
@@ -46,7 +47,9 @@ class RecordedConfig(Config):
     in ``share`` of the time), ``warm_up`` batches of them before the first, and the latest
     ``capacity`` stay. They start as noise with the recorded spectrum and values, each with a
     contrast of its own (which completes draws, where there are any), and move in the coordinates of
-    the spectrum (without one: from noise of std up to ``start_std``), by Adam at ``learning_rate``.
+    the spectrum, by Adam at ``learning_rate``. Without a spectrum they do so in units of each
+    feature's spread, as a BatchNorm before all layers or moments of the input have it, or else
+    start as noise of std up to ``start_std``.
     ``features`` pulls each to a draw of its own: at a deep map and the last hidden layer where a
     joint mixture describes them (with the input, the draw also says what to start from), else at
     the last hidden layer, or at the logits if they are all there is.
@@ -195,9 +198,10 @@ def _input_draw(
 def _free_inputs(
     context: MethodContext, config: RecordedConfig, draw: Start | None, sampler: TargetSampler
 ) -> PixelSource:
-    """Inputs as parameters, in the coordinates of their recorded spectrum if there is one."""
+    """Inputs as parameters, in coordinates of their recorded spectrum, or else spread."""
     start = white_start(context.shape, context.device, config.contrast)
-    rendering, bounds = natural_inputs(context, start, draw, sampler), None
+    rendering = natural_inputs(context, start, draw, sampler) or scaled_inputs(context)
+    bounds = None
     if rendering is None:
         start = gaussian_start(context.shape, context.device, std=config.start_std, vary=True)
         bounds = context.bounds
