@@ -26,6 +26,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600}
 
 MOST_IMAGES = 60_000  # as many as alternating methods keep; the rest of the time trains
 MANY_STEPS = 1_000_000  # a schedule that the few steps of a measurement do not reach the end of
+SMALLEST = 32  # inputs of a batch
 EARLY = 0.25  # the share of a budget that the first batches may take where their size is open
 MEASURING = 0.02  # the share of the budget that each measurement lasts at least ...
 LONGEST = 2.0  # ... and no longer than this, in seconds
@@ -82,7 +83,8 @@ def plan_budget(
     probing = config.model_copy(update={"training": long})
     meter = Meter(clock or clock_of(device), min(MEASURING * seconds, LONGEST))
     costs = measure_costs(teacher, recipe, probing, device, meter)
-    smaller = _smaller_batches(config, recipe, costs, seconds)
+    least = max(SMALLEST, 2 * teacher.outputs.num_classes)
+    smaller = _smaller_batches(config, recipe, costs, seconds, least)
     if smaller is not None:
         return plan_budget(teacher, sidecar, smaller, device, seconds, share=share, clock=clock)
     turn = config.turn
@@ -137,15 +139,20 @@ def fitting_counts(
 
 
 def _smaller_batches(
-    config: DistillConfig, recipe: Recipe, costs: Costs, seconds: float
+    config: DistillConfig, recipe: Recipe, costs: Costs, seconds: float, least: int
 ) -> DistillConfig | None:
-    """``config`` with batches so small that the student starts early; None where they are."""
+    """``config`` with batches so small that the student starts early; None where they are.
+
+    They are not made smaller than ``least``: fewer inputs take as long, and say less together.
+    """
     if recipe.rounds is None or recipe.rounds.share is None or "batch_size" in config.options:
         return None
     first = (recipe.rounds.warm_up + 1) * costs.batch
     if first <= EARLY * seconds:
         return None
-    size = max(2, int(recipe.batch_size * EARLY * seconds / first))
+    size = max(least, int(recipe.batch_size * EARLY * seconds / first))
+    if size >= recipe.batch_size:
+        return None
     return config.model_copy(update={"options": {**config.options, "batch_size": size}})
 
 
@@ -238,7 +245,7 @@ def _batch_seconds(
     base, steps = meter.each(batch(1), most=3), 1
     while True:
         steps = min(4 * steps, recipe.steps)
-        more = meter.once(batch(steps))
+        more = min(meter.once(batch(steps)), meter.once(batch(steps)))  # one may be held up
         if more - base >= meter.least or steps == recipe.steps:
             break
     per_step = max(more - base, 0.0) / (steps - 1)

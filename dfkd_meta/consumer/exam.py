@@ -9,27 +9,38 @@ from torch import Tensor, nn
 
 from dfkd_meta.batches import SyntheticBatch
 from dfkd_meta.checkpoint import State
-from dfkd_meta.distillation.evaluation import agreement
+from dfkd_meta.distillation.evaluation import answers
 from dfkd_meta.teachers import Teacher
 
 LOOKS = 10  # in a run
 MOST = 200  # inputs held out; no more than a twentieth of those made
+MOSTLY = 0.75  # the share of one class above which agreement says little
 
 
 @dataclass(frozen=True)
 class Verdict:
     """How a student did on new inputs after some ``steps``.
 
-    ``share`` of so many ``inputs`` got the class from it that the teacher gives them.
+    ``share`` of so many ``inputs`` got the class from it that the teacher gives them; ``usual`` is
+    the share of the class that the teacher gives most.
     """
 
     share: float
+    usual: float
     inputs: int
     steps: int
 
     @property
     def text(self) -> str:
-        return f"{self.share:.2%} of {self.inputs:,} new inputs, after {self.steps:,} steps"
+        said = f"{self.share:.2%} of {self.inputs:,} new inputs, after {self.steps:,} steps"
+        return said + self.doubt
+
+    @property
+    def doubt(self) -> str:
+        """What to add where a student that always gives one class would agree often as well."""
+        if self.usual < MOSTLY:
+            return ""
+        return f" ({self.usual:.1%} of which are of one class to the teacher)"
 
 
 class Exam:
@@ -65,11 +76,12 @@ class Exam:
     def judge(self, images: Tensor, steps_done: int) -> str:
         """Look at inputs `n ...`; returns what to tell the user."""
         self.wanted = False
-        share = agreement(self.student, self.teacher, images)
-        self.verdict = Verdict(share, len(images), steps_done)
+        given, wanted = (answers(net, images) for net in (self.student, self.teacher))
+        share, usual = ((wanted == one).float().mean() for one in (given, wanted.mode().values))
+        self.verdict = Verdict(float(share), float(usual), len(images), steps_done)
         return (
             f"{steps_done:,} of {self.steps:,} student steps: student and teacher agree on "
-            f"{100 * share:.1f} % of {len(images)} new inputs"
+            f"{100 * share:.1f} % of {len(images)} new inputs{self.verdict.doubt}"
         )
 
     def state(self) -> State:

@@ -91,6 +91,7 @@ def describe(run: DistillRun) -> dict[str, Any]:
             "agreement_on_synthetic": run.agreement,
             "agreement_on_new": verdict and verdict.share,
             "agreement_on_new_inputs": verdict and verdict.inputs,
+            "agreement_of_commonest_class": verdict and verdict.usual,
             "agreement_on_new_after": verdict and verdict.steps,
             "beyond_value_range": beyond_range(run),
             "accuracy": run.accuracy,

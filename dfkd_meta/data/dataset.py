@@ -106,10 +106,19 @@ def check_labels(
     if labels is None:
         return None
     if not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(f"labels of type {labels.dtype} are not whole numbers", where=where)
+        raise DataError(
+            f"labels of type {labels.dtype} are not whole numbers",
+            where=where,
+            hint="store the number of each class, from 0: labels.astype(int), or of names "
+            "np.unique(labels, return_inverse=True)[1]",
+        )
     if labels.shape != (samples,):
         raise DataError(
-            f"labels of shape {list(labels.shape)} do not belong to {samples} samples", where=where
+            f"labels of shape {list(labels.shape)} do not belong to {samples} samples",
+            where=where,
+            hint="one number per sample: labels.argmax(1) of one-hot rows, labels[:, 0] of a column"
+            if labels.ndim == 2
+            else None,
         )
     if labels.size and labels.min() < 0:
         raise DataError(f"a label is {labels.min()}; classes count from 0", where=where)

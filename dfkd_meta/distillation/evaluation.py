@@ -88,14 +88,16 @@ def agreement(
     """
     if not len(images):
         raise DataError("there are no images to compare on")
-    one, other = (net.module if isinstance(net, Teacher) else net for net in (student, teacher))
-    same = 0
-    with _evaluating(one), _evaluating(other):
-        for start in range(0, len(images), batch_size):
-            part = images[start : start + batch_size]
-            answers = [net(part.to(device_of(net))).argmax(1).cpu() for net in (one, other)]
-            same += int((answers[0] == answers[1]).sum())
-    return same / len(images)
+    found = [answers(net, images, batch_size) for net in (student, teacher)]
+    return float((found[0] == found[1]).float().mean())
+
+
+def answers(net: nn.Module | Teacher, images: Tensor, batch_size: int = 500) -> Tensor:
+    """The class that a network gives each of some model-normalized images `n ...`: int64 `n`."""
+    module = net.module if isinstance(net, Teacher) else net
+    with _evaluating(module):
+        parts = [module(part.to(device_of(module))).argmax(1) for part in images.split(batch_size)]  # type: ignore[no-untyped-call]
+    return torch.cat(parts).cpu()
 
 
 def _require_labels(dataset: Dataset) -> NDArray[np.int64]:

@@ -121,7 +121,7 @@ def provenance(
     """Where the numbers are from; class sizes only if none is below the minimum for groups."""
     preprocessing = dump_json(teacher.inputs.model_dump(mode="json", exclude_none=True))
     software, counts = versions(), found.class_counts
-    if counts is not None and min(counts) < config.min_count:
+    if counts is not None and (not config.per_class or min(counts) < config.min_count):
         counts = None
     return Provenance(
         tool="dfkd-meta",

@@ -129,8 +129,15 @@ class _Stream:
             limit=config.limit,
         )
         total = count_batches(self.dataset, config.batch_size, config.limit)
+        counted = config.per_class or _fits(self.dataset, self.teacher)
         for images, labels in self.progress.track(stream, total=total, what="statistics"):
-            yield images, labels if config.per_class else None
+            yield images, labels if counted else None
+
+
+def _fits(dataset: Dataset, teacher: Teacher) -> bool:
+    """Whether the labels can be the teacher's: where no record needs them they need not be."""
+    labels = dataset.labels
+    return labels is not None and int(labels.max()) < teacher.outputs.num_classes
 
 
 def tell_accuracy(found: Collection, progress: Progress) -> None:

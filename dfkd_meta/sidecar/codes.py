@@ -123,7 +123,7 @@ RECORDS = {
     "DM302": _error("shape and axes disagree", "name every axis of the shape, each name once"),
     "DM303": _error(
         "mean and std do not match the channel axis of the input",
-        "give one value per channel (one value if there is no channel axis)",
+        "give one value per channel (one if there is no channel axis, or for all of a flat input)",
     ),
     "DM304": _error(
         "color_order does not match the channels", "gray has 1 channel, rgb and bgr have 3"

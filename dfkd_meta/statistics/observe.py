@@ -84,11 +84,12 @@ def check_counts(samples: int, class_counts: Sequence[int] | None, min_count: in
     small = {c: n for c, n in enumerate(class_counts or []) if n < min_count}
     if small:
         listed = ", ".join(f"class {c}: {n}" for c, n in list(small.items())[:20])
+        lower = ", or lower the minimum (--set min_count=...)" if min(small.values()) else ""
         raise StatisticsError(
             f"{len(small)} class(es) have fewer than {min_count} samples: {listed}"
             + (", ..." if len(small) > 20 else ""),
             hint="add samples of these classes, or release no per-class statistics "
-            "(--set per_class=false), or lower the minimum (--set min_count=...)",
+            f"(--set per_class=false){lower}",
         )
 
 

@@ -35,11 +35,13 @@ def preprocess(raw: Tensor | NDArray[np.generic], inputs: InputSpec) -> Tensor:
         raw = raw / 255
     slack = TOLERANCE * (high - low)
     if raw.numel() and not bool(((raw >= low - slack) & (raw <= high + slack)).all()):
+        if lost := int(raw.isnan().sum()):
+            raise DataError(f"{lost:,} of {raw.numel():,} values are NaN", where="the data")
         found = f"{raw.min().item():g} to {raw.max().item():g}"
         raise DataError(
             f"values reach from {found}, the teacher expects {low:g} to {high:g}",
             where="inputs.value_range",
-            hint="scale the data, and look for NaN",
+            hint="scale the data as they were for the teacher's training",
         )
     x = _layout(raw.to(torch.float32), inputs)
     if is_image(inputs):
@@ -104,6 +106,8 @@ def _layout(raw: Tensor, inputs: InputSpec) -> Tensor:
     hint = None
     if len(wanted) == len(given) == 3:
         hint = f"the data have {given[0]} channels, the teacher takes {wanted[0]}: convert them"
+        if given[2] == wanted[0]:
+            hint = "store them with the channels first, n c h w"
     raise DataError(
         f"samples have shape {given}, the teacher takes {wanted} ({' '.join(inputs.axes)})",
         where="inputs.shape",

@@ -52,6 +52,17 @@ def test_the_verdict_is_the_share_of_equal_answers() -> None:
     assert "75.0 % of 4 new inputs" in one.judge(batch(4).images, 10)
     assert one.verdict is not None
     assert one.verdict.share == 0.75
+    assert one.verdict.usual == 1
+    assert "(100.0% of which are of one class to the teacher)" in one.verdict.text
+
+
+def test_agreement_on_many_classes_is_said_without_more() -> None:
+    one = exam()
+    images = torch.eye(3).repeat(4, 1)
+    assert one.judge(images, 10).endswith("of 12 new inputs")
+    assert one.verdict is not None
+    assert one.verdict.usual == pytest.approx(1 / 3)
+    assert one.verdict.text.endswith("after 10 steps")
 
 
 def test_its_state_goes_with_the_run() -> None:

@@ -15,7 +15,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from dfkd_meta.data.dataset import ArrayDataset, Dataset
+from dfkd_meta.data.dataset import ArrayDataset, Dataset, check_labels
 from dfkd_meta.data.sources import DataSource, data_sources, no_split
 from dfkd_meta.errors import DataError
 
@@ -60,9 +60,12 @@ def open_arrays(spec: str, split: str) -> Dataset:
         raise DataError(
             "no array is called 'images' or '<split>_images'",
             where=spec,
-            hint="found: " + (", ".join(sorted(keys)[:8]) or "nothing"),
+            hint="rename them to images and labels; found: "
+            + (", ".join(sorted(keys)[:8]) or "nothing"),
         )
     labels = reader.read(f"{prefix}labels") if f"{prefix}labels" in keys else None
+    if labels is not None:
+        labels = check_labels(labels, len(labels), where=f"{spec}: {prefix}labels")
     return ArrayDataset(path.stem, split, reader.read(f"{prefix}images"), labels)
 
 

@@ -97,7 +97,8 @@ def _decode(path: Path) -> Tensor:
                     raise DataError(
                         f"an image of mode {image.mode} is neither gray nor RGB",
                         where=str(path),
-                        hint="convert it, so that nobody guesses what to do with its alpha",
+                        hint="convert it, so that nobody guesses what to do with its alpha or "
+                        "its depth; other images can be stored as an npz file, n c h w",
                     )
                 pixels = np.asarray(image.convert(MODES[image.mode]), dtype=np.float32)
     except (*BROKEN, Image.DecompressionBombError) as e:

@@ -53,15 +53,17 @@ def disagreements(inputs: InputSpec) -> Iterator[tuple[str, str, str]]:
     """What does not agree within an input block whose axes do: code, field, text."""
     if inputs.value_range[0] >= inputs.value_range[1]:
         yield "DM305", "value_range", f"{inputs.value_range} is not ascending"
-    # A flat input (one axis) is normalized as a whole: its elements are no color channels.
-    axis = channel_axis(inputs.axes) if len(inputs.axes) > 1 else None
+    axis = channel_axis(inputs.axes)
     channels = 1 if axis is None else inputs.shape[axis]
+    flat = axis is not None and len(inputs.axes) == 1  # normalized one by one, or as a whole
     for name, values in (("mean", inputs.mean), ("std", inputs.std)):
-        if len(values) != channels:
-            yield "DM303", name, f"{len(values)} values for {channels} channels"
+        if len(values) != channels and not (flat and len(values) == 1):
+            what = "features, where one may stand for all" if flat else "channels"
+            yield "DM303", name, f"{len(values)} values for {channels} {what}"
     yield from _beyond_numbers(inputs)
-    if inputs.color_order is not None and channels != CHANNELS[inputs.color_order]:
-        yield "DM304", "color_order", f"{inputs.color_order} with {channels} channels"
+    colors = 1 if flat else channels
+    if inputs.color_order is not None and colors != CHANNELS[inputs.color_order]:
+        yield "DM304", "color_order", f"{inputs.color_order} with {colors} channels"
 
 
 def _beyond_numbers(inputs: InputSpec) -> Iterator[tuple[str, str, str]]:

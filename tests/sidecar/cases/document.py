@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.sidecar.cases import Case
+from tests.sidecar.cases.valid import flat_input
 from tests.sidecar.example import Edit, Example, drop, put, small
 
 
@@ -93,6 +94,7 @@ CASES = [
     Case("tap-axes-too-few", ["DM302"], small(), [put("/taps/1/axes", ["c", "h"])]),
     Case("input-axis-twice", ["DM302"], small(), [put("/inputs/axes", ["c", "h", "h"])]),
     _put("mean-for-three-channels", "DM303", "/inputs/mean", [0.5, 0.5, 0.5]),
+    Case("mean-for-some-features", ["DM303"], flat_input(), [put("/inputs/mean", [5, 0.5])]),
     _put("rgb-with-one-channel", "DM304", "/inputs/color_order", "rgb"),
     _put("std-below-float32", "DM319", "/inputs/std", [1e-60]),
     _put("mean-beyond-float32", "DM319", "/inputs/mean", [1e300]),

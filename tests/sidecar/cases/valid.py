@@ -131,7 +131,7 @@ def _dtypes() -> Example:
     return traced(made, x=3)
 
 
-def _flat_input() -> Example:
+def flat_input() -> Example:
     made = empty()
     made.document["inputs"] = {
         "shape": [4], "axes": ["f"], "value_range": [0, 16], "mean": [5], "std": [6.0],
@@ -203,7 +203,11 @@ CASES = [
     Case("power-spectrum", [], _power_spectrum()),
     Case("dropout", [], _dropout()),
     Case("dtypes", [], _dtypes()),
-    Case("flat-input-and-tokens", [], _flat_input()),
+    Case("flat-input-and-tokens", [], flat_input()),
+    Case("flat-input-feature-by-feature", [], flat_input(), [
+        put("/inputs/mean", [5, 0.5, 0, -2]),
+        put("/inputs/std", [6.0, 0.1, 1, 3]),
+    ]),
     Case("gaussian-mechanism", [], _gaussian()),
     Case("version-0.9", ["DM112"], _version_0_9()),
     Case("newer-minor", ["DM111", "DM130", "DM130"], small(), [
