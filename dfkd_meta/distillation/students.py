@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from pydantic import JsonValue
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from dfkd_meta.errors import TeacherError, UsageError
 from dfkd_meta.sidecar.manifest import InputSpec
@@ -62,7 +63,8 @@ def build_student(
     * ``module:function``, code of the caller's own, called with ``num_classes``, with ``shape`` if
       it has a parameter of that name, and with ``arguments``;
     * ``same``, ``half``, ``quarter`` or a number in (0, 1]: the teacher's architecture with its
-      ``width`` multiplied by it, where that is built in or code of the caller's own.
+      ``width`` multiplied by it, where that is built in or code of the caller's own. What it keeps
+      beside weights, such as the scales of its inputs, is the teacher's.
 
     Raises UsageError, and TeacherError when it cannot be built or does not give the logits asked.
     """
@@ -81,6 +83,8 @@ def build_student(
         module.train()
     else:
         module, classes = _own(name, told, teacher, seed)
+        if ratio is not None:
+            _take_constants(module, teacher.module)
     if classes != teacher.outputs.num_classes:
         raise TeacherError(
             f"the student returns {classes} logits, "
@@ -123,6 +127,19 @@ def _own(
         classes = probe(module.eval(), teacher.inputs, where=factory)
         _try_in_training(module.train(), teacher.inputs, where=factory)
     return module, classes
+
+
+@torch.no_grad()
+def _take_constants(student: nn.Module, teacher: nn.Module) -> None:
+    """Copy the buffers that both have in the same shape, but for what norms learn from data."""
+    theirs = dict(teacher.named_buffers())
+    for path, part in student.named_modules():
+        if isinstance(part, _NormBase):
+            continue
+        for name, own in part.named_buffers(path, recurse=False):
+            other = theirs.get(name)
+            if other is not None and other.shape == own.shape:
+                own.copy_(other)
 
 
 def _try_in_training(module: nn.Module, inputs: InputSpec, *, where: str) -> None:

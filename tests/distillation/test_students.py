@@ -26,6 +26,17 @@ def linear(num_classes: int, shape: list[int], width: float = 1.0) -> nn.Module:
     )  # fmt: skip
 
 
+class Scaled(nn.Sequential):
+    """Divides its inputs by what it keeps in a buffer."""
+
+    def __init__(self, num_classes: int, shape: list[int], width: float = 1.0) -> None:
+        super().__init__(*linear(num_classes, shape, width))
+        self.register_buffer("scale", torch.ones(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x / self.get_buffer("scale"))
+
+
 def without_shape(num_classes: int = 1_000, **options: Any) -> nn.Module:
     return linear(num_classes, SHAPE, **options)
 
@@ -106,6 +117,21 @@ def test_a_fraction_of_the_callers_own_teacher() -> None:
     assert half.arguments == {"num_classes": 3, "shape": SHAPE, "width": 1.0}
     same = build_student("same", own("one_class_too_many", num_classes=2, shape=SHAPE), seed=0)
     assert same.arguments == {"num_classes": 2, "shape": SHAPE}
+
+
+def test_a_fraction_keeps_the_teachers_constants_and_no_more() -> None:
+    teacher = own("Scaled", num_classes=CLASSES, shape=SHAPE)
+    teacher = dataclasses.replace(teacher, module=Scaled(CLASSES, SHAPE))
+    scale, mean = (teacher.module.get_buffer(name) for name in ("scale", "2.running_mean"))
+    scale.fill_(7)
+    mean.fill_(3)
+    same = build_student("same", teacher, seed=0).module
+    assert torch.equal(same.get_buffer("scale"), scale)
+    assert not same.get_buffer("2.running_mean").any()
+    half = build_student("half", teacher, seed=0).module
+    assert torch.equal(half.get_buffer("scale"), scale)
+    named = build_student(f"{HERE}:Scaled", teacher, seed=0).module
+    assert torch.equal(named.get_buffer("scale"), torch.ones(SHAPE))
 
 
 def test_a_width_that_the_teacher_does_not_have() -> None:
