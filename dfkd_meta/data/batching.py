@@ -55,10 +55,25 @@ def _images(dataset: Dataset, chosen: NDArray[np.int64], inputs: InputSpec) -> T
 
 def _in_range(dataset: Dataset, raw: Tensor, inputs: InputSpec) -> Tensor:
     """Pixels in [0, 1] mapped to the teacher's raw range, e.g. [0, 255]; other values kept."""
+    _refuse_no_pixels(dataset, inputs)
     if dataset.value_range is None or list(dataset.value_range) == list(inputs.value_range):
         return raw
     (low, high), (new_low, new_high) = dataset.value_range, inputs.value_range
     return (raw - low) / (high - low) * (new_high - new_low) + new_low
+
+
+def _refuse_no_pixels(dataset: Dataset, inputs: InputSpec) -> None:
+    """Whole numbers that lie in the teacher's range as they are would be scaled out of it."""
+    if dataset.whole is None:
+        return
+    (largest, white), (low, high) = dataset.whole, inputs.value_range
+    if 1 <= largest <= high and (low, high) != (0, white):
+        raise DataError(
+            f"whole numbers are pixels of which {white} is white, these reach to {largest} only, "
+            f"and the teacher takes {low:g} to {high:g}",
+            where=dataset.name,
+            hint="if they are values as they are, store them as floats",
+        )
 
 
 def real_pool(dataset: Dataset, inputs: InputSpec, *, limit: int | None = None) -> SyntheticBatch:

@@ -22,6 +22,7 @@ class Dataset(ABC):
     ``name`` and ``split`` say where they come from (``all`` when the source has no splits);
     ``labels`` are int64 `n` or None, ``class_names`` what they number where the source says it;
     ``value_range`` is (0, 1) for pixels and None when the values mean what their author says;
+    ``whole`` is, where pixels are stored as whole numbers, the largest that occurs and that of white;
     ``uniform`` says that all samples have one shape.
     """
 
@@ -30,6 +31,7 @@ class Dataset(ABC):
     labels: NDArray[np.int64] | None
     class_names: list[str] | None = None
     value_range: tuple[float, float] | None = None
+    whole: tuple[int, int] | None = None
     uniform: bool = True
 
     @abstractmethod
@@ -59,7 +61,8 @@ class ArrayDataset(Dataset):
         self.labels = check_labels(labels, len(images), where=name)
         if np.issubdtype(images.dtype, np.integer):
             self.value_range = (0.0, 1.0)
-            if images.size and (images.min() < 0 or images.max() > white):
+            self.whole = int(images.max()), white
+            if images.min() < 0 or images.max() > white:
                 raise DataError(
                     f"whole-number pixels must lie within 0 and {white}, these reach from "
                     f"{images.min()} to {images.max()}",

@@ -82,3 +82,22 @@ def test_images_of_several_sizes_are_resized_one_by_one(tmp_path: Path, spec: In
 def test_empty_batches_are_refused(spec: InputSpec, settings: dict[str, int]) -> None:
     with pytest.raises(DataError, match="at least 1"):
         next(batches(ArrayDataset("x", "all", IMAGES, None), spec, **settings))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("largest", "value_range", "meant"),
+    [(1, [0, 1], False), (15, [0, 15], False), (15, [0, 1], True), (15, [0, 255], True)],
+)
+def test_whole_numbers_that_are_no_pixels_are_refused(
+    largest: int, value_range: list[float], meant: bool
+) -> None:
+    spec = InputSpec(
+        shape=[1, 2, 2], axes=["c", "h", "w"], value_range=value_range, mean=[0.0], std=[1.0]
+    )
+    dataset = ArrayDataset("whole", "all", np.full((3, 2, 2), largest, np.uint8), None)
+    if meant:
+        images, _ = next(batches(dataset, spec, batch_size=3))
+        assert images.max() == pytest.approx(largest / 255 * value_range[1])
+        return
+    with pytest.raises(DataError, match=f"these reach to {largest} only"):
+        next(batches(dataset, spec, batch_size=3))
