@@ -22,7 +22,7 @@ class Dataset(ABC):
     ``name`` and ``split`` say where they come from (``all`` when the source has no splits);
     ``labels`` are int64 `n` or None, ``class_names`` what they number where the source says it;
     ``value_range`` is (0, 1) for pixels and None when the values mean what their author says;
-    ``whole`` is, where pixels are stored as whole numbers, the largest that occurs and that of white;
+    ``whole`` is, of pixels stored as whole numbers, the largest that occurs and that of white;
     ``uniform`` says that all samples have one shape.
     """
 
