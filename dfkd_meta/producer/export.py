@@ -67,7 +67,7 @@ def export(
     labeled = dataset.labels is not None
     classes = teacher.outputs.num_classes
     if dataset.labels is None:
-        progress.step("no labels: only global statistics are computed")
+        progress.step("no labels: only global statistics, less than standard and full promise")
     samples = min(len(dataset), config.limit or len(dataset))
     requests = plan(config, teacher, taps, labeled=labeled, samples=samples)
     sizes = forecast(teacher, requests, taps)
