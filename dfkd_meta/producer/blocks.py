@@ -118,7 +118,7 @@ def _pointers(folder: Path, files: Sequence[WeightFile]) -> dict[str, TensorRef]
 def provenance(
     teacher: Teacher, dataset: Dataset, found: Collection, config: ExportConfig
 ) -> Provenance:
-    """Where the numbers are from; class sizes only if none is below the minimum for groups."""
+    """Where the numbers are from; class sizes where classes are told apart and large enough."""
     preprocessing = dump_json(teacher.inputs.model_dump(mode="json", exclude_none=True))
     software, counts = versions(), found.class_counts
     if counts is not None and (not config.per_class or min(counts) < config.min_count):

@@ -165,10 +165,19 @@ def test_records_of_ones_own_are_written_and_the_profile_stays_honest(tmp_path: 
 
 
 def test_labels_not_to_be_used_leave_no_trace(tmp_path: Path) -> None:
-    manifest = export(builtin(), data(), config("standard", per_class=False), tmp_path / "out")
+    settings, told = config("standard", per_class=False), Told()
+    manifest = export(builtin(), data(), settings, tmp_path / "out", progress=told)
     assert {record.scope for record in manifest.statistics} == {"global"}
     assert manifest.provenance.class_counts is None
     assert manifest.profile == "custom"
+    assert any("of these samples their label" in line for line in told.steps)  # only looked at
+
+
+def test_labels_not_to_be_used_may_be_others(tmp_path: Path) -> None:
+    settings, told = config("standard", per_class=False), Told()
+    others = ArrayDataset("toys", "train", data(90).read(range(90)).numpy(), np.arange(90))
+    export(builtin(), others, settings, tmp_path / "out", progress=told)
+    assert not any("of these samples their label" in line for line in told.steps)
 
 
 def test_sizes_of_classes_too_small_to_describe_are_not_published(tmp_path: Path) -> None:
