@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from operator import attrgetter
 from statistics import mean
+from typing import NamedTuple
 
 from dfkd_meta.bench.grid import Budget
 from dfkd_meta.bench.published import Fact
@@ -23,6 +24,19 @@ LEGEND = (
     "was chosen by looking at test data. The other numbers are means over the seeds: `images` are "
     "the inputs made for the student (of controls: given to it), `steps` its training steps."
 )
+
+
+class _Costs(NamedTuple):
+    """The columns of seconds and of memory, and what they are called in a journal."""
+
+    device: str
+    seconds: str
+    memory_column: str
+    memory: str
+
+
+ON_CPU = _Costs("CPU", "cpu_seconds", "peak MB", "peak_memory_mb")
+ON_GPU = _Costs("GPU", "seconds", "peak GPU MB", "peak_gpu_memory_mb")
 
 HINTS = {
     "CPU s": "`CPU s` is the process CPU time of synthesis and training together.",
@@ -57,11 +71,10 @@ def as_markdown(title: str, sections: Sequence[Section]) -> str:
 def _section(section: Section, sources: Sources, machines: Machines) -> str:
     lines = [line for line in section.lines if line.records or line.reasons]
     pending = [f"`{line.label}`" for line in section.lines if line not in lines]
-    on_gpu = any(line.device == "cuda" for line in lines)
+    costs = ON_GPU if any(line.device == "cuda" for line in lines) else ON_CPU
     facts = {line.label: (section.published(line), section.code(line)) for line in lines}
-    on = "GPU" if on_gpu else "CPU"
-    memory = "peak GPU MB" if on_gpu else "peak MB"
-    columns = ["method", "accuracy %", "n", f"{on} s", "images", "steps", memory]
+    columns = ["method", "accuracy %", "n", f"{costs.device} s", "images", "steps"]
+    columns.append(costs.memory_column)
     shown = [
         any(published for published, _ in facts.values()),
         any(code for _, code in facts.values()),
@@ -80,9 +93,9 @@ def _section(section: Section, sources: Sources, machines: Machines) -> str:
             for found, some in zip(facts[line.label], shown, strict=True)
             if some
         ]
-        numbers = _numbers(line, on_gpu=on_gpu)
+        numbers = _numbers(line, costs)
         rows.append([*numbers, *([machines.letters(line)] if machines.several else []), *cited])
-    text = [f"## {section.teacher} -> {section.student}", "", _circumstances(section, on), ""]
+    text = [f"## {section.teacher} -> {section.student}", "", _circumstances(section, costs), ""]
     text += [*_table(columns, rows), "", *_remarks(lines)]
     text += _curves(lines)
     if pending:
@@ -149,17 +162,16 @@ def _score(line: Line) -> str:
     return f"{mean(scores):.2f}{spread}"
 
 
-def _numbers(line: Line, *, on_gpu: bool) -> list[str]:
-    seconds, memory = ("", "_gpu") if on_gpu else ("cpu_", "")
+def _numbers(line: Line, costs: _Costs) -> list[str]:
     score = _score(line)
     if not score:
         return [f"`{line.label}`", _status(line), "0", "", "", "", ""]
-    held = line.values("result", f"peak{memory}_memory_mb")
+    held = line.values("result", costs.memory)
     return [
         f"`{line.label}`",
         score,
         str(len(line.records)),
-        f"{mean(line.total(f'{seconds}seconds')):,.0f}",
+        f"{mean(line.total(costs.seconds)):,.0f}",
         f"{mean(line.values('result', 'images')):,.0f}",
         f"{mean(line.values('result', 'student_steps')):,.0f}",
         f"{mean(held):,.0f}" if held else "",
@@ -171,7 +183,7 @@ def _cited(fact: Fact, section: Section, sources: Sources) -> str:
     return f"{fact.accuracy:.2f}{elsewhere} {sources.cite(fact)}"
 
 
-def _circumstances(section: Section, on: str) -> str:
+def _circumstances(section: Section, costs: _Costs) -> str:
     record = section.record
     words = []
     if record is not None:
@@ -182,14 +194,14 @@ def _circumstances(section: Section, on: str) -> str:
         words.append(f"sidecar `{section.profile}`, {bytes_text(size)}")
     else:
         words.append(f"Sidecar `{section.profile}`")
-    return "; ".join([*words, _budget(section.budget, section.spending, on)]) + "."
+    return "; ".join([*words, _budget(section.budget, section.spending, costs)]) + "."
 
 
-def _budget(name: str, budget: Budget, on: str) -> str:
+def _budget(name: str, budget: Budget, costs: _Costs) -> str:
     if budget.cpu_seconds is None:
         return f"budget `{name}`"
     share = f"{100 * budget.share:.0f} % of it for images made beforehand"
-    return f"budget `{name}`, {budget.cpu_seconds:g} {on} s, {share}"
+    return f"budget `{name}`, {budget.cpu_seconds:g} {costs.device} s, {share}"
 
 
 def _remarks(lines: Sequence[Line]) -> list[str]:

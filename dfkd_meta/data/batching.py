@@ -31,6 +31,7 @@ def batches(
     """
     if batch_size < 1 or (limit is not None and limit < 1):
         raise DataError(f"batch_size {batch_size} and limit {limit} must be at least 1")
+    _refuse_no_pixels(dataset, inputs)
     order = np.arange(len(dataset))
     if generator is not None:
         order = torch.randperm(len(dataset), generator=generator).numpy()
@@ -55,7 +56,6 @@ def _images(dataset: Dataset, chosen: NDArray[np.int64], inputs: InputSpec) -> T
 
 def _in_range(dataset: Dataset, raw: Tensor, inputs: InputSpec) -> Tensor:
     """Pixels in [0, 1] mapped to the teacher's raw range, e.g. [0, 255]; other values kept."""
-    _refuse_no_pixels(dataset, inputs)
     if dataset.value_range is None or list(dataset.value_range) == list(inputs.value_range):
         return raw
     (low, high), (new_low, new_high) = dataset.value_range, inputs.value_range

@@ -43,7 +43,10 @@ class Dataset(ABC):
 
 
 class ArrayDataset(Dataset):
-    """Samples of an array in memory: uint8-like pixels are divided by ``white``, floats kept."""
+    """Samples of an array in memory: uint8-like pixels are divided by ``white``, floats kept.
+
+    ``where`` (default: ``name``) is what errors name.
+    """
 
     def __init__(
         self,
@@ -53,12 +56,14 @@ class ArrayDataset(Dataset):
         labels: NDArray[np.generic] | None,
         *,
         white: int = 255,
+        where: str | None = None,
     ) -> None:
+        where = where or name
         self.name = name
         self.split = split
         self._white = white
-        self._images = channels_first(images, where=name)
-        self.labels = check_labels(labels, len(images), where=name)
+        self._images = channels_first(images, where=where)
+        self.labels = check_labels(labels, len(images), where=where)
         if np.issubdtype(images.dtype, np.integer):
             self.value_range = (0.0, 1.0)
             self.whole = int(images.max()), white
@@ -66,7 +71,7 @@ class ArrayDataset(Dataset):
                 raise DataError(
                     f"whole-number pixels must lie within 0 and {white}, these reach from "
                     f"{images.min()} to {images.max()}",
-                    where=name,
+                    where=where,
                     hint="store other values as floats",
                 )
 

@@ -193,3 +193,12 @@ def test_images_in_two_places_or_of_two_sizes(tmp_path: Path) -> None:
     image.fromarray(IMAGES[0]).save(tmp_path / "class" / "c.png")
     with pytest.raises(DataError, match="both beside and inside"):
         open_data(str(tmp_path))
+
+
+@pytest.mark.parametrize("labels", [np.int64(3), np.eye(2), np.array(["a", "b"])])
+def test_arrays_of_labels_that_are_none(tmp_path: Path, labels: np.ndarray) -> None:
+    file = tmp_path / "data.npz"
+    np.savez(file, images=np.zeros((2, 4, 4), np.float32), labels=labels)
+    with pytest.raises(DataError, match="labels of") as caught:
+        open_data(str(file))
+    assert caught.value.where == str(file)

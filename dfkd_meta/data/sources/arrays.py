@@ -15,7 +15,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from dfkd_meta.data.dataset import ArrayDataset, Dataset, check_labels
+from dfkd_meta.data.dataset import ArrayDataset, Dataset
 from dfkd_meta.data.sources import DataSource, data_sources, no_split
 from dfkd_meta.errors import DataError
 
@@ -64,9 +64,7 @@ def open_arrays(spec: str, split: str) -> Dataset:
             + (", ".join(sorted(keys)[:8]) or "nothing"),
         )
     labels = reader.read(f"{prefix}labels") if f"{prefix}labels" in keys else None
-    if labels is not None:
-        labels = check_labels(labels, len(labels), where=f"{spec}: {prefix}labels")
-    return ArrayDataset(path.stem, split, reader.read(f"{prefix}images"), labels)
+    return ArrayDataset(path.stem, split, reader.read(f"{prefix}images"), labels, where=spec)
 
 
 class NpzReader:

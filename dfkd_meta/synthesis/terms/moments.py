@@ -77,13 +77,7 @@ class Spread:
     @classmethod
     def of(cls, alike: Alike, floor: float) -> Spread:
         variances = [record.variance for record in alike.records]
-        floors = [
-            (floor * variance.mean(1, keepdim=True) + torch.finfo(variance.dtype).tiny).expand_as(
-                variance
-            )
-            for variance in variances
-        ]
-        least = beside(floors)
+        least = beside([floor_under(one, floor).expand_as(one) for one in variances])
         sizes = least.new_tensor(alike.sizes)
         return cls(alike, least, (beside(variances) + least).sqrt(), sizes)
 
@@ -173,6 +167,11 @@ class MomentumNorms(Term):
         ]
 
 
+def floor_under(variance: Tensor, share: float) -> Tensor:
+    """``share`` of the mean variance of each group, and more than 0: `g f` to `g 1`."""
+    return share * variance.mean(1, keepdim=True) + torch.finfo(variance.dtype).tiny
+
+
 def plain_norms(shift: Tensor, variance: Tensor, recorded: Tensor) -> Tensor:
     """``||m - mu||_2 + ||v - sigma^2||_2`` over all groups and features (each `g f`)."""
     norm: Tensor = shift.norm() + (variance - recorded).norm()
@@ -185,7 +184,7 @@ def relative_norms(shift: Tensor, variance: Tensor, recorded: Tensor) -> Tensor:
     ``FLOOR`` times the layer's mean variance is added to both variances. For places without
     BatchNorm, whose scales differ by orders of magnitude from layer to layer and net to net.
     """
-    extra = FLOOR * recorded.mean(1, keepdim=True) + torch.finfo(recorded.dtype).tiny
+    extra = floor_under(recorded, FLOOR)
     scale = recorded + extra
     norm: Tensor = (shift / scale.sqrt()).norm() + ((variance + extra) / scale - 1).norm()
     return norm
