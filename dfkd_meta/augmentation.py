@@ -36,7 +36,7 @@ def shift_each(images: Tensor, reach: tuple[int, int], generator: torch.Generato
 def reach_of(shape: Sequence[int], share: float) -> tuple[int, int]:
     """By how many pixels ``share`` of its size moves an image `... h w`, down and to the right.
 
-    Other shapes than `c h w` and `n c h w` do not move.
+    Inputs without rows and columns do not move.
     """
     if len(shape) < 3:
         return 0, 0

@@ -27,7 +27,7 @@ def save_state(path: Path, state: State) -> None:
     Raises DfkdMetaError when it cannot be written.
     """
     tensors: dict[str, Tensor] = {}
-    skeleton = _take_apart(state, tensors)
+    skeleton = _take_apart(state, tensors, set())
     unfinished = path.with_name(path.name + ".tmp")
     write_tensors(unfinished, tensors, metadata={"state": json.dumps(skeleton)})
     with unfinished.open("rb") as file:
@@ -63,22 +63,22 @@ def _load(path: Path, *, tensors: bool) -> State:
     return state
 
 
-def _take_apart(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """The value with every tensor replaced by its key in ``tensors``."""
+def _take_apart(value: Any, tensors: dict[str, Tensor], storages: set[int]) -> Any:
+    """The value with every tensor replaced by its key in ``tensors``, which are at ``storages``."""
     if isinstance(value, Tensor):
         key, tensor = str(len(tensors)), value.detach().cpu().contiguous()
-        place = tensor.untyped_storage().data_ptr()
-        if any(place == other.untyped_storage().data_ptr() for other in tensors.values()):
+        if tensor.untyped_storage().data_ptr() in storages:
             tensor = tensor.clone()  # two views of one storage cannot be saved
+        storages.add(tensor.untyped_storage().data_ptr())
         tensors[key] = tensor
         return {TENSOR: key}
     if isinstance(value, dict):
-        parts = {str(key): _take_apart(item, tensors) for key, item in value.items()}
+        parts = {str(key): _take_apart(item, tensors, storages) for key, item in value.items()}
         if value and all(isinstance(key, int) for key in value):
             return {INTEGER_KEYS: parts}
         return parts
     if isinstance(value, list | tuple):
-        return [_take_apart(item, tensors) for item in value]
+        return [_take_apart(item, tensors, storages) for item in value]
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise TypeError(f"a state cannot hold {type(value).__name__}")

@@ -93,7 +93,19 @@ class Halves(nn.Module):
         return logits
 
 
-def test_auto_is_float32_for_a_teacher_that_fails_in_bfloat16(
+class Summed(nn.Module):
+    """Adds up float32 sums of a layer's answers, which would be bfloat16 within autocast."""
+
+    def __init__(self, num_classes: int, inputs: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(inputs, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        answers = self.layer(x.flatten(1))
+        return torch.zeros(answers.shape).index_add_(0, torch.arange(len(x)), answers)
+
+
+def test_auto_is_float32_for_a_network_that_fails_in_bfloat16(
     published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     able = {"avx512_bf16": True}
@@ -105,3 +117,5 @@ def test_auto_is_float32_for_a_teacher_that_fails_in_bfloat16(
     assert mixed(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
     assert precision_of(DistillConfig(), mixed, CPU) == "float32"
     assert precision_of(DistillConfig(precision="bfloat16"), mixed, CPU) == "bfloat16"
+    own = DistillConfig(student=f"{__name__}:Summed", student_arguments={"inputs": 64})
+    assert precision_of(own, teacher, CPU) == "float32"

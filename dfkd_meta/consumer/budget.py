@@ -18,7 +18,7 @@ from dfkd_meta.consumer.pipeline import DistillConfig, check_student, make_recip
 from dfkd_meta.consumer.run import Distillation
 from dfkd_meta.errors import UsageError
 from dfkd_meta.sidecar import Sidecar
-from dfkd_meta.synthesis.recipe import SHARE, Recipe
+from dfkd_meta.synthesis.recipe import SHARE, Recipe, find_method
 from dfkd_meta.teachers import Teacher
 
 Clock = Callable[[], float]
@@ -28,6 +28,7 @@ MOST_IMAGES = 60_000  # as many as alternating methods keep; the rest of the tim
 MANY_STEPS = 1_000_000  # a schedule that the few steps of a measurement do not reach the end of
 SMALLEST = 32  # inputs of a batch
 EARLY = 0.25  # the share of a budget that the first batches may take where their size is open
+SHORTER = ("warm_up", "batch_size", "steps", "inner_steps")  # what makes first batches take less
 MEASURING = 0.02  # the share of the budget that each measurement lasts at least ...
 LONGEST = 2.0  # ... and no longer than this, in seconds
 
@@ -160,11 +161,12 @@ def _require_a_start(name: str, recipe: Recipe, costs: Costs, seconds: float) ->
     """Refuse a budget that a method's first batches would use up before any student is trained."""
     first = recipe.rounds.warm_up + 1 if recipe.rounds else 0
     if first * costs.batch > seconds / 2:
+        known = find_method(name).config.model_fields
+        ways = [f"options.{option}" for option in SHORTER if option in known]
         raise UsageError(
             f"{name!r} makes {first} batches of about {costs.batch:.1f} s each before the first "
             f"student step, which leaves too little of {seconds:g} s",
-            hint="a larger budget, or fewer and smaller batches: options.warm_up, "
-            "options.batch_size, options.steps",
+            hint=f"a larger budget, or fewer and smaller batches: {', '.join(ways)}",
         )
 
 
@@ -222,10 +224,9 @@ def measure_costs(
     short = Distillation(teacher, replace(recipe, steps=min(recipe.steps, 1)), config, device)
     made = short.synthesizer.make_batch(recipe.batch_size)
     sample = made.select(torch.arange(size, device=made.images.device) % len(made))
-    fresh = recipe.rounds is not None and recipe.rounds.fresh
 
     def step() -> None:
-        seen: SyntheticBatch = short.synthesizer.fresh_batch(size) if fresh else sample
+        seen: SyntheticBatch = short.synthesizer.fresh_batch(size) if recipe.fresh else sample
         short.trainer.step(seen)
 
     return Costs(batch, meter.each(step))

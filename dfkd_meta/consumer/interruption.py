@@ -101,7 +101,7 @@ def _digest(batch: SyntheticBatch) -> str:
     tensors = [batch.images] if batch.labels is None else [batch.images, batch.labels]
     digest = hashlib.sha256()
     for tensor in tensors:
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        digest.update(tensor.cpu().contiguous().numpy().ravel())
     return digest.hexdigest()
 
 

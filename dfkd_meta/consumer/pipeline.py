@@ -81,12 +81,17 @@ def student_of(config: DistillConfig, teacher: Teacher, *, seed: int) -> Student
 
 
 def precision_of(config: DistillConfig, teacher: Teacher, device: torch.device) -> Settled:
-    """What ``config.precision`` comes to; ``auto`` is float32 for a teacher that fails in less."""
+    """What ``config.precision`` comes to; ``auto`` is float32 where a network fails in less.
+
+    Raises as ``student_of``.
+    """
     settled = settle(config.precision, device)
     if config.precision == "auto" and settled != "float32":
+        student = student_of(config, teacher, seed=0).module.to(device).eval()
         try:
             with torch.no_grad(), computing(settled, device):
-                teacher(torch.zeros(2, *teacher.inputs.shape, device=device))
+                for network in (teacher.module, student):
+                    network(torch.zeros(2, *teacher.inputs.shape, device=device))
         except RuntimeError:  # such as layers that mix the precisions of weights and inputs
             return "float32"
     return settled

@@ -32,10 +32,10 @@ def save_run(run: DistillRun, out: Path | str, *, overwrite: bool = False) -> di
 
     ``model.safetensors`` and ``config.json`` are the plain student; ``README.md`` its model card;
     ``run.json`` everything needed to repeat the run; ``synthetic.safetensors`` the inputs
-    (raw values `n ...` as data have them, so that any command can read them as data; float16 where
-    that can hold them, else float32) and labels; ``synthetic.png`` some of them. Data that were
-    given are not copied. ``out`` becomes a new folder, with ``overwrite`` in the place of one that
-    is not empty. Raises UsageError, TeacherError, DfkdMetaError.
+    (raw values `n ...` as data have them, so that any command can read them as data; float16, or
+    float32 of tables and of a range that float16 does not hold) and labels; ``synthetic.png`` some
+    of them. Data that were given are not copied. ``out`` becomes a new folder, with ``overwrite``
+    in the place of one that is not empty. Raises UsageError, TeacherError, DfkdMetaError.
     """
     out = Path(out)
     require_free(out, overwrite=overwrite, hint=ASK_FIRST)
@@ -190,8 +190,11 @@ def _as_data(images: Tensor, inputs: InputSpec) -> Tensor:
 
 
 def _smallest(raw: Tensor, value_range: Sequence[float]) -> Tensor:
-    """Raw values in float16, none of them rounded out of the range; float32 where that is wide."""
-    if max(map(abs, value_range)) > torch.finfo(torch.float16).max:
+    """Raw values `n ...` in float16, none of them rounded out of the range.
+
+    Those of tables, whose columns may vary far from 0 by little, and of a wide range in float32.
+    """
+    if raw.dim() == 2 or max(map(abs, value_range)) > torch.finfo(torch.float16).max:
         return raw
     low, high = (np.float16(end) for end in value_range)
     if float(low) < value_range[0]:

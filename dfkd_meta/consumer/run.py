@@ -180,7 +180,7 @@ class Distillation:
         self.settle()
         student = replace(self.student, module=self.trainer.finish())
         probe(student.module, self.teacher.inputs, where="the student, after its last step")
-        fresh = self.recipe.rounds is not None and self.recipe.rounds.fresh
+        fresh = self.recipe.fresh
         pool = self.synthesizer.fresh_batch(SHOWN) if fresh else self.pool.contents()
         return Outcome(
             student=student,
@@ -225,7 +225,7 @@ class Distillation:
         if recipe.rounds is None:
             return recipe.images
         ever = self._due(self.config.training.steps - 1) * recipe.batch_size
-        return min(recipe.rounds.capacity, ever, max(recipe.batch_size, most_kept(self.teacher)))
+        return min(recipe.rounds.capacity, ever, most_kept(self.teacher))
 
     def _due(self, student_steps: int) -> int:
         """How many batches there must be before the student step after ``student_steps``."""
@@ -248,28 +248,27 @@ class Distillation:
             progress.step(self._judge(batch.images))
         if self._has_one_turn():
             batch = self.exam.hold_out(batch, recipe.images)
-        if recipe.rounds is None or not recipe.rounds.fresh:
+        if not recipe.fresh:
             self.pool.add(batch)
         for note in synthesizer.notes[known:]:
             progress.step(note)
 
     def _train(self) -> None:
         size = self.config.training.batch_size
-        fresh = self.recipe.rounds is not None and self.recipe.rounds.fresh
         with self._timed("synthesis"):
-            batch = self.synthesizer.fresh_batch(size) if fresh else None
+            batch = self.synthesizer.fresh_batch(size) if self.recipe.fresh else None
         with self._timed("training"):
             self.trainer.step(self.pool.draw(size, self.order) if batch is None else batch)
 
     def _examine(self, progress: Progress) -> None:
         """Have the student judged on inputs it has not learned from, when it is time."""
-        exam, rounds = self.exam, self.recipe.rounds
+        exam = self.exam
         if not exam.due(self.trainer.steps_done) or self.recipe.given is not None:
             return
         if self._has_one_turn():
             if exam.held_out is not None:
                 progress.step(self._judge(exam.held_out.images))
-        elif rounds is not None and rounds.fresh:
+        elif self.recipe.fresh:
             progress.step(self._judge(self.synthesizer.fresh_batch(JUDGED).images))
         else:
             exam.wanted = True

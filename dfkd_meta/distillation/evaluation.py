@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -17,6 +18,8 @@ from dfkd_meta.sidecar.manifest import InputSpec, OutputSpec
 from dfkd_meta.teachers import Teacher, device_of
 
 COMPARED = 10_000  # inputs that two networks are compared on where there are more
+AT_ONCE = 500  # inputs that a network is shown together, ...
+NUMBERS = 2**23  # ... or as many as hold no more numbers than this
 
 
 def require_evaluable(dataset: Dataset, inputs: InputSpec, outputs: OutputSpec) -> None:
@@ -33,14 +36,13 @@ def accuracy(
     module: nn.Module,
     dataset: Dataset,
     inputs: InputSpec,
-    batch_size: int = 500,
     progress: Progress | None = None,
 ) -> float:
     """Top-1 accuracy in [0, 1] over the whole data set, in evaluation mode.
 
     Raises DataError when the data have no labels, no samples or a label the model has no class for.
     """
-    right, count = class_counts(module, dataset, inputs, batch_size, progress)
+    right, count = class_counts(module, dataset, inputs, progress)
     return float(right.sum()) / float(count.sum())
 
 
@@ -48,12 +50,11 @@ def class_counts(
     module: nn.Module,
     dataset: Dataset,
     inputs: InputSpec,
-    batch_size: int = 500,
     progress: Progress | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Correct answers and samples of each class, both int64 `classes`. Raises as ``accuracy``."""
     known = _require_labels(dataset)
-    device = device_of(module)
+    device, batch_size = device_of(module), at_once(inputs.shape)
     found: list[Tensor] = []
     stream = batches(dataset, inputs, batch_size=batch_size)
     total = count_batches(dataset, batch_size)
@@ -69,6 +70,11 @@ def class_counts(
     return torch.bincount(right, minlength=classes), torch.bincount(labels, minlength=classes)
 
 
+def at_once(shape: Sequence[int]) -> int:
+    """How many inputs of this shape a network is shown together: fewer of large ones."""
+    return max(1, min(AT_ONCE, NUMBERS // math.prod(shape)))
+
+
 def some_of(images: Tensor, most: int = COMPARED) -> Tensor:
     """Images `n ...`, or ``most`` of them, evenly spread, where there are more."""
     if len(images) <= most:
@@ -76,28 +82,24 @@ def some_of(images: Tensor, most: int = COMPARED) -> Tensor:
     return images[torch.linspace(0, len(images) - 1, most).long()]
 
 
-def agreement(
-    student: nn.Module | Teacher,
-    teacher: nn.Module | Teacher,
-    images: Tensor,
-    batch_size: int = 500,
-) -> float:
+def agreement(student: nn.Module | Teacher, teacher: nn.Module | Teacher, images: Tensor) -> float:
     """The fraction of model-normalized images `n ...` to which both give the same class.
 
     Raises DataError when there are none.
     """
     if not len(images):
         raise DataError("there are no images to compare on")
-    found = [answers(net, images, batch_size) for net in (student, teacher)]
+    found = [answers(net, images) for net in (student, teacher)]
     return float((found[0] == found[1]).float().mean())
 
 
-def answers(net: nn.Module | Teacher, images: Tensor, batch_size: int = 500) -> Tensor:
+def answers(net: nn.Module | Teacher, images: Tensor) -> Tensor:
     """The class that a network gives each of some model-normalized images `n ...`: int64 `n`."""
     module = net.module if isinstance(net, Teacher) else net
+    parts = images.split(at_once(images.shape[1:]))  # type: ignore[no-untyped-call]
     with _evaluating(module):
-        parts = [module(part.to(device_of(module))).argmax(1) for part in images.split(batch_size)]  # type: ignore[no-untyped-call]
-    return torch.cat(parts).cpu()
+        found = [module(part.to(device_of(module))).argmax(1) for part in parts]
+    return torch.cat(found).cpu()
 
 
 def _require_labels(dataset: Dataset) -> NDArray[np.int64]:

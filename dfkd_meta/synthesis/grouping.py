@@ -54,7 +54,7 @@ class Grouping:
     def pooled_mean(self, least: int) -> Tensor:
         """The matrix that takes the mean over the rows of neighboring groups: float32 `q p`.
 
-        Of values per group; so many of them are pooled that there are ``least`` rows.
+        Of values per group; so many of them are pooled that there are about ``least`` rows each.
         """
         if least not in self._pooled:
             self._pooled[least] = shares(pooled(self.count, least), self.count)
@@ -80,10 +80,12 @@ def cut(rows: int, size: int) -> list[slice]:
 def pooled(count: Tensor, least: int) -> Tensor:
     """Groups 0, 1, ... of classes with so many rows each: int64 `c` to `c`.
 
-    A class joins the group that the rows before it have begun to fill, ``least`` at a time; so the
-    last group may have fewer.
+    There are as many groups of ``least`` rows as there can be, and at least one. A class joins the
+    group in whose even share of all rows its own begin, so none is left with a few of them.
     """
-    group: Tensor = torch.unique((count.cumsum(0) - count) // least, return_inverse=True)[1]
+    before, total = count.cumsum(0) - count, count.sum()
+    groups = (total // least).clamp_min(1)
+    group: Tensor = torch.unique(before * groups // total, return_inverse=True)[1]
     return group
 
 

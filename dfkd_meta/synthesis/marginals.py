@@ -79,10 +79,15 @@ class ValueMap:
 
 
 def read_marginals(sidecar: Sidecar, device: torch.device) -> Marginals | None:
-    """Those of the model's input over all classes; None where there are none recorded."""
+    """Those of the model's input over all classes; None where there are none recorded.
+
+    One level alone tells nothing of how values are distributed.
+    """
     for record in of_input(sidecar, "quantiles", scope="global", reduction="channel"):
         probability, value = (
             read_tensor(sidecar, record, role, device) for role in ("probability", "value")
         )
+        if len(probability) < 2:
+            continue
         return Marginals(probability, value[0], 1 + channel_axis(sidecar.manifest.inputs))
     return None

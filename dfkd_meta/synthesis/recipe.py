@@ -88,6 +88,11 @@ class Recipe:
     given: SyntheticBatch | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def fresh(self) -> bool:
+        """Whether the student sees new outputs of the source at each step, and there is no pool."""
+        return self.rounds is not None and self.rounds.fresh
+
     def reweighted(self, weights: Mapping[str, float]) -> Recipe:
         """The same recipe with some weights replaced. Raises UsageError on an unknown term."""
         for name in weights:
@@ -122,20 +127,18 @@ class Query:
     """A record to look for in a sidecar; None matches anything, ``role`` is a tensor it holds."""
 
     kind: str
-    tap: str | None = None
     scope: str | None = None
     reduction: str | None = None
     role: str | None = None
 
     def found(self, sidecar: Sidecar) -> bool:
-        records = sidecar.find(self.kind, tap=self.tap, scope=self.scope, reduction=self.reduction)
+        records = sidecar.find(self.kind, scope=self.scope, reduction=self.reduction)
         return any(self.role is None or self.role in record.tensors for record in records)
 
     def __str__(self) -> str:
         words = [self.scope, self.reduction and f"{self.reduction}-wise", self.kind]
         text = " ".join(word.replace("_", " ") for word in words if word)
-        text += f" with {self.role}" if self.role else ""
-        return f"{text} at tap {self.tap!r}" if self.tap else text
+        return f"{text} with {self.role}" if self.role else text
 
 
 @dataclass(frozen=True)

@@ -145,10 +145,15 @@ def natural_inputs(
 
 
 def read_spectrum(sidecar: Sidecar, device: torch.device) -> Spectrum | None:
-    """The spectrum of the model's input over all classes; None where there is none recorded."""
+    """The spectrum of the model's input over all classes; None where there is none recorded.
+
+    Inputs without positions have no frequencies: there the record is a plain covariance.
+    """
     inputs = sidecar.manifest.inputs
     axis = channel_axis(inputs)
     grid = [size for place, size in enumerate(inputs.shape) if place != axis]
+    if not grid:
+        return None
     for record in of_input(sidecar, "power_spectrum", scope="global"):
         mean, power = (read_tensor(sidecar, record, role, device)[0] for role in ("mean", "power"))
         power = power.double()

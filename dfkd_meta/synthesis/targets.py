@@ -106,7 +106,7 @@ class FeatureLabels:
     """
 
     directions: Tensor
-    head: nn.Module
+    head: nn.Linear
     std: float
     rectified: bool
     temperature: float = 1.0
@@ -115,6 +115,7 @@ class FeatureLabels:
         """int64 `n` -> float32 `n c`; the classes are as they fall, not those of the labels."""
         noise = torch.randn(len(labels), self.directions.shape[1], generator=generator)
         features = self.std * sent(noise, self.directions.device) @ self.directions.T
+        features = F.relu(features) if self.rectified else features
         with torch.no_grad():
-            logits = self.head(F.relu(features) if self.rectified else features)
+            logits = self.head(features.to(self.head.weight.dtype)).float()
         return F.softmax(logits / self.temperature, dim=1)

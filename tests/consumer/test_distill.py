@@ -120,12 +120,17 @@ def test_the_inputs_are_kept_with_their_labels(published: Published, tmp_path: P
 def test_kept_inputs_stay_within_the_range_of_the_data(
     low: float, high: float, dtype: torch.dtype
 ) -> None:
-    raw = torch.linspace(low, high, 1001)
+    raw = torch.linspace(low, high, 1001)[:, None, None]
     kept = results._smallest(raw, [low, high])
     assert kept.dtype == dtype
     assert low <= float(kept.min())
     assert float(kept.max()) <= high
     torch.testing.assert_close(kept.float(), raw, atol=1e-3 * (high - low), rtol=0)
+
+
+def test_kept_columns_keep_what_varies_far_from_zero() -> None:
+    raw = 1013 + torch.linspace(-1, 1, 100)[:, None].repeat(1, 3)  # a float16 is 0.5 or 1 apart
+    torch.testing.assert_close(results._smallest(raw, [0.0, 2_000.0]).float(), raw)
 
 
 def test_one_seed_gives_one_student_bit_for_bit(published: Published) -> None:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_meta.data import ArrayDataset
-from dfkd_meta.distillation.evaluation import accuracy, agreement, class_counts
+from dfkd_meta.distillation import evaluation
+from dfkd_meta.distillation.evaluation import accuracy, agreement, at_once, class_counts
 from dfkd_meta.errors import DataError
 from dfkd_meta.sidecar.manifest import InputSpec
 
@@ -21,10 +22,11 @@ def dataset(labels: np.ndarray | None = LABELS) -> ArrayDataset:
     return ArrayDataset("one-hot", "all", np.eye(3, dtype=np.float32)[ANSWERS], labels)
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 100])
-def test_accuracy_counts_every_sample_once(batch_size: int) -> None:
-    assert accuracy(nn.Identity(), dataset(), SPEC, batch_size) == pytest.approx(5 / 7)
-    right, count = class_counts(nn.Identity(), dataset(), SPEC, batch_size)
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_accuracy_counts_every_sample_once(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "AT_ONCE", size)
+    assert accuracy(nn.Identity(), dataset(), SPEC) == pytest.approx(5 / 7)
+    right, count = class_counts(nn.Identity(), dataset(), SPEC)
     assert right.tolist() == [1, 2, 2]
     assert count.tolist() == [2, 3, 2]
 
@@ -48,10 +50,16 @@ class Roll(nn.Module):
         return torch.where(x[:, :1] > 0, x.roll(1, 1), x)  # errs on class 0 alone
 
 
-def test_agreement() -> None:
+def test_networks_see_fewer_inputs_at_once_where_these_are_large() -> None:
+    shown = [at_once(shape) for shape in ([3], [1, 28, 28], [3, 224, 224], [3, 4096, 4096])]
+    assert shown == [500, 500, 55, 1]
+
+
+def test_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
     images = torch.eye(3)[ANSWERS]
     assert agreement(nn.Identity(), nn.Identity(), images) == 1.0
     for size in (1, 2, 500):
-        assert agreement(Roll(), nn.Identity(), images, size) == pytest.approx(5 / 7)
+        monkeypatch.setattr(evaluation, "AT_ONCE", size)
+        assert agreement(Roll(), nn.Identity(), images) == pytest.approx(5 / 7)
     with pytest.raises(DataError, match="no images"):
         agreement(nn.Identity(), nn.Identity(), images[:0])

@@ -172,6 +172,29 @@ def test_batches_of_large_inputs_are_smaller(published: Published) -> None:
     assert context.fitting(250, numbers) == 2
 
 
+def test_fewer_large_inputs_are_drawn_together(
+    published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorded, "DRAWN_NUMBERS", 100 * 64)
+    made = recipe(context_of(published("digits_cnn", "full")), trust=0.5)
+    assert made.rounds is not None
+    assert (made.images, made.batch_size, made.rounds.capacity) == (100, 100, 100)
+
+
+def test_batchnorm_counts_beside_class_wise_moments_without_positions(published: Published) -> None:
+    context = context_of(published("digits_cnn", "standard"))
+    flat = [
+        record
+        for record in context.sidecar.find("moments", scope="per_class")
+        if len(context.sidecar.tap(record.taps[0]).shape) == 1
+    ]
+    kept = [*context.sidecar.find("batchnorm"), *flat]
+    context.sidecar.manifest.statistics[:] = kept
+    assert weighed(recipe(context)) == {"features", "moments", "overall"}
+    context.sidecar.manifest.statistics[:] = flat
+    assert weighed(recipe(context)) == {"features", "moments"}
+
+
 def test_refined_inputs_are_what_they_were_made_for(published: Published) -> None:
     for profile in ("minimal", "standard"):
         context = context_of(published("digits_cnn", profile))

@@ -16,8 +16,9 @@ from dfkd_meta.producer.config import ExportConfig
 from dfkd_meta.producer.export import export
 from dfkd_meta.sidecar import InputSpec, OutputSpec, read_sidecar
 from dfkd_meta.synthesis.draws import plain_draws, read_draws
-from dfkd_meta.synthesis.marginals import Marginals, ValueMap
-from dfkd_meta.synthesis.recipe import MethodContext
+from dfkd_meta.synthesis.engine import Synthesizer
+from dfkd_meta.synthesis.marginals import Marginals, ValueMap, read_marginals
+from dfkd_meta.synthesis.recipe import MethodContext, methods
 from dfkd_meta.synthesis.sources.pixels import PixelSource, white_start
 from dfkd_meta.synthesis.spectra import (
     LEEWAY,
@@ -141,6 +142,28 @@ def test_sequences_are_rendered_like_images(axes: list[str], tmp_path: Path) -> 
     assert (made[1:3] < -0.15).all()  # cut to two values, noise keeps about half
 
 
+def test_the_smallest_export_is_enough(tmp_path: Path) -> None:
+    """22 samples, of which one level of the values may be recorded: none to turn noise by."""
+    spec = InputSpec(
+        shape=[1, 6, 6], axes=["c", "h", "w"], value_range=[0, 1], mean=[0.5], std=[0.5]
+    )
+    module = freeze(nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 2)))
+    teacher = Teacher(module, "local", "own", {}, inputs=spec, outputs=OutputSpec(num_classes=2))
+    images = np.random.default_rng(0).random((22, 1, 6, 6), dtype=np.float32)
+    export(
+        teacher,
+        ArrayDataset("few", "train", images, np.arange(22) % 2),
+        ExportConfig(profile="minimal"),
+        tmp_path,
+    )
+    sidecar = read_sidecar(tmp_path)
+    assert sidecar.find("quantiles")
+    assert read_marginals(sidecar, CPU) is None
+    made = methods.get("recorded").recipe(MethodContext(teacher, sidecar, CPU), {"steps": 2})
+    batch = Synthesizer(teacher, made, torch.Generator().manual_seed(0)).make_batch(4)
+    assert torch.isfinite(batch.images).all()
+
+
 def test_noise_completes_what_draws_leave_open() -> None:
     """Draws that know the left half of the frequencies, at all the power that is there."""
     made = spectrum()
@@ -194,6 +217,10 @@ def test_what_a_sidecar_records_decides_how_noise_is_rendered(
     assert alike(drawn) > 2 * alike(noise)
     without("quantiles")
     assert not torch.equal(images(), noise)
+    assert read_spectrum(sidecar, CPU) is not None
+    inputs = sidecar.manifest.inputs.model_copy(update={"shape": [64], "axes": ["f"]})
+    flat = replace(sidecar, manifest=sidecar.manifest.model_copy(update={"inputs": inputs}))
+    assert read_spectrum(flat, CPU) is None  # without positions the record is a covariance
     without("power_spectrum")
     assert natural_inputs(context, white, None, sampler) is None
 

@@ -16,6 +16,7 @@ from dfkd_meta.synthesis.grouping import pooled, shares
 from dfkd_meta.synthesis.targets import Targets
 from dfkd_meta.synthesis.terms.base import StepState
 from dfkd_meta.synthesis.terms.features import FeatureTarget
+from dfkd_meta.synthesis.terms.gaussian_divergence import GaussianDivergence
 from dfkd_meta.synthesis.terms.labels import CrossEntropy
 from dfkd_meta.synthesis.terms.moments import (
     MomentNorms,
@@ -119,6 +120,26 @@ def test_whole_classes_join_until_there_are_enough_rows() -> None:
         [0.25, 0.75, 0.0, 0.0, 0.0],
         [0.0, 0.0, 0.5, 0.25, 0.25],
     ]
+
+
+def test_no_group_is_left_with_a_few_rows() -> None:
+    for classes, each, groups in ((27, 1, 1), (54, 1, 2), (151, 1, 6), (8, 3, 1), (10, 25, 10)):
+        place = pooled(torch.full((classes,), each), 25)
+        assert int(place.max()) == groups - 1
+        assert int((place.bincount() * each).min()) >= min(25, classes * each)
+
+
+@pytest.mark.parametrize("dead", [(0,), (0, 1, 2)])
+def test_what_never_varies_has_a_unit_as_well(dead: tuple[int, ...]) -> None:
+    record = recorded(FLAT, "unit", 5, (0, 1, 2))
+    record.variance[list(dead)] = 0
+    record.statistics.mean[list(dead)] = 0
+    x = torch.rand(6, 5, generator=torch.Generator().manual_seed(3)).requires_grad_()
+    for term in (StandardizedMoments((record,)), GaussianDivergence((record,))):
+        value = term(state({FLAT.id: x}))
+        (gradient,) = torch.autograd.grad(value, x)
+        assert float(value.detach()) < 1_000
+        assert torch.isfinite(gradient).all()
 
 
 def test_moment_norms_equal_the_published_formula() -> None:

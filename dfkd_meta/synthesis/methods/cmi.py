@@ -10,8 +10,7 @@ from dfkd_meta.augmentation import flip_some, reach_of, shift_each
 from dfkd_meta.config import Config
 from dfkd_meta.synthesis.methods.deep_inversion import (
     STATISTICS,
-    batch_statistics,
-    has_batchnorm,
+    statistic_norms,
     statistics_notes,
 )
 from dfkd_meta.synthesis.recipe import (
@@ -29,7 +28,6 @@ from dfkd_meta.synthesis.targets import TargetSampler
 from dfkd_meta.synthesis.terms.adversarial import AgreementDivergence
 from dfkd_meta.synthesis.terms.contrastive import InstanceContrast
 from dfkd_meta.synthesis.terms.labels import CrossEntropy
-from dfkd_meta.synthesis.terms.moments import MomentNorms
 
 
 class PoolConfig(Config):
@@ -98,8 +96,8 @@ def cmi(context: MethodContext, config: CMIConfig) -> Recipe:
     classes are random and sorted, here balanced. Unlike there, a generator made anew has PyTorch's
     initial weights (published: N(0, 0.02^2)), and the adversarial term is off in a warm-up.
     """
-    statistics = batch_statistics(context)
-    places = {record.tap.id: record.tap for record in statistics}
+    statistics = statistic_norms(context)
+    places = {tap.id: tap for tap in statistics.taps}
     contrast = InstanceContrast(
         context.teacher,
         tuple(places.values()),
@@ -110,7 +108,6 @@ def cmi(context: MethodContext, config: CMIConfig) -> Recipe:
         learning_rate=config.learning_rate,
         flip=config.flip,
     )
-    moments = MomentNorms(statistics, relative=not has_batchnorm(context))
     module = make_generator(
         config.latent, context.teacher.inputs, config.width, context.generator, context.device
     )
@@ -120,7 +117,7 @@ def cmi(context: MethodContext, config: CMIConfig) -> Recipe:
         images=config.batch_size,
         batch_size=config.batch_size,
         terms={
-            "bn": Weighted(moments, config.bn_weight),
+            "bn": Weighted(statistics, config.bn_weight),
             "oh": Weighted(CrossEntropy(), config.oh_weight),
             "adv": Weighted(AgreementDivergence(), config.adv_weight),
             "cr": Weighted(contrast, config.cr_weight),

@@ -72,13 +72,18 @@ def batch_statistics(context: MethodContext) -> tuple[RecordedMoments, ...]:
     )
 
 
+def statistic_norms(context: MethodContext) -> MomentNorms:
+    """The norms of a batch's distance to ``batch_statistics``, relative where they stand in."""
+    return MomentNorms(batch_statistics(context), relative=not has_batchnorm(context))
+
+
 def statistics_notes(context: MethodContext) -> tuple[str, ...]:
     """What the user should know about ``batch_statistics``."""
     if has_batchnorm(context):
         return ()
     taps = dict.fromkeys(record.tap.id for record in batch_statistics(context))
     return (
-        f"the teacher has no BatchNorm: recorded global moments at {', '.join(taps)} stand in, "
+        f"no BatchNorm statistics are recorded: global moments at {', '.join(taps)} stand in, "
         "in units of their spread",
     )
 
@@ -106,7 +111,6 @@ def deep_inversion(context: MethodContext, config: DeepInversionConfig) -> Recip
     The paper squares the norms of the BatchNorm term, its code does not; the code is followed. Its
     "best" batch is an alias of the running one, hence always the last: the last is kept here.
     """
-    statistics = MomentNorms(batch_statistics(context), relative=not has_batchnorm(context))
     return Recipe(
         targets=TargetSampler(context.teacher.outputs.num_classes, context.device),
         source=PixelSource(
@@ -116,7 +120,7 @@ def deep_inversion(context: MethodContext, config: DeepInversionConfig) -> Recip
         batch_size=config.batch_size,
         terms={
             "oh": Weighted(CrossEntropy(), 1.0),
-            "bn": Weighted(statistics, config.bn_weight),
+            "bn": Weighted(statistic_norms(context), config.bn_weight),
             "tv": Weighted(TotalVariation(), config.tv_weight),
             "l2": Weighted(L2Norm(), config.l2_weight),
         },

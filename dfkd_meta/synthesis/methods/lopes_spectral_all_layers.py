@@ -32,7 +32,7 @@ class SpectrumQuery(Query):
 
     def records(self, sidecar: Sidecar) -> list[StatisticRecord]:
         """The records that answer the query, in file order."""
-        found = sidecar.find(self.kind, tap=self.tap, scope=self.scope)
+        found = sidecar.find(self.kind, scope=self.scope)
         if self.pairs:
             return [record for record in found if len(record.taps) == 2]
         everywhere = {tap for record in found for tap in record.taps}

@@ -7,8 +7,7 @@ from pydantic import Field
 from dfkd_meta.synthesis.methods.cmi import PoolConfig, shift_and_flip
 from dfkd_meta.synthesis.methods.deep_inversion import (
     STATISTICS,
-    batch_statistics,
-    has_batchnorm,
+    statistic_norms,
     statistics_notes,
 )
 from dfkd_meta.synthesis.recipe import MethodContext, Recipe, Rounds, Weighted, method
@@ -17,7 +16,6 @@ from dfkd_meta.synthesis.sources.networks import make_generator
 from dfkd_meta.synthesis.targets import TargetSampler
 from dfkd_meta.synthesis.terms.adversarial import AgreementDivergence
 from dfkd_meta.synthesis.terms.labels import CrossEntropy
-from dfkd_meta.synthesis.terms.moments import MomentNorms
 
 
 class NAYERConfig(PoolConfig):
@@ -65,14 +63,13 @@ def nayer(context: MethodContext, config: NAYERConfig) -> Recipe:
         learning_rate=config.learning_rate,
         life=config.life,
     )
-    statistics = MomentNorms(batch_statistics(context), relative=not has_batchnorm(context))
     return Recipe(
         targets=TargetSampler(classes, context.device),
         source=source,
         images=config.batch_size,
         batch_size=config.batch_size,
         terms={
-            "bn": Weighted(statistics, config.bn_weight),
+            "bn": Weighted(statistic_norms(context), config.bn_weight),
             "oh": Weighted(CrossEntropy(), config.oh_weight),
             "adv": Weighted(AgreementDivergence(), config.adv_weight),
         },

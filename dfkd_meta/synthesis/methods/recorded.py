@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import torch
 from pydantic import Field
@@ -30,6 +31,7 @@ from dfkd_meta.synthesis.terms.recorded_moments import RecordedMoments
 from dfkd_meta.teachers import last_hidden_tap
 
 BETAS = (0.5, 0.99)  # of Adam: steps are few, so its memory is short
+DRAWN_NUMBERS = 2**25  # in the inputs drawn together: 128 MiB of float32
 PROBE_SIZE = 500  # draws shown to the teacher before trusting them: a standard error under 1.4 %
 
 
@@ -39,8 +41,8 @@ class RecordedConfig(Config):
     Draws from input-level records are used as they are when the teacher recognizes them as well as
     the data: gives them the class they were drawn for at least ``trust`` times as often (98 % and
     99 % on digits, 89 % and 91 % on clothes, 31 % and 98 % on photographs). They cost next to
-    nothing, so there are ``drawn_batch`` new ones every ``drawn_turn`` student steps, and none
-    stays.
+    nothing, so there are ``drawn_batch`` new ones (fewer of large inputs) every ``drawn_turn``
+    student steps, and none stays.
 
     Otherwise ``batch_size`` inputs (fewer if together they held more than ``batch_numbers``
     numbers) are refined for ``steps`` steps every ``student_steps`` student steps (under a budget:
@@ -55,10 +57,11 @@ class RecordedConfig(Config):
     the last hidden layer, or at the logits if they are all there is.
     ``moments`` matches the channels' recorded moments class by class, ``pooled`` those of their
     means over positions (by how much inputs differ from one another), ``layout`` those of every
-    unit where there are positions; ``overall`` matches moments over all classes, where none are
-    recorded by class. ``labels`` is cross-entropy (None: 1 where there is nothing to draw from,
-    else 0), ``adversarial`` asks for inputs on which the student is still unlike the teacher. So
-    that moments mean something, classes of fewer than ``class_samples`` rows in a batch are pooled.
+    unit where there are positions; ``overall`` matches moments over all classes where none are
+    recorded by class, or only at layers without positions, and these have some. ``labels`` is
+    cross-entropy (None: 1 where there is nothing to draw from, else 0), ``adversarial`` asks for
+    inputs on which the student is still unlike the teacher. So that moments mean something, classes
+    of fewer than ``class_samples`` rows in a batch are pooled.
     """
 
     trust: float = Field(0.9, ge=0)
@@ -107,12 +110,13 @@ def recorded(context: MethodContext, config: RecordedConfig) -> Recipe:
         source = PixelSource(drawn_start(context, draws))
         recognized = _recognized(context, source)
         if recognized >= config.trust * _recognized_data(context):
+            size = context.fitting(config.drawn_batch, DRAWN_NUMBERS)
             return Recipe(
                 targets=TargetSampler(context.teacher.outputs.num_classes, context.device),
                 source=source,
-                images=config.drawn_batch,
-                batch_size=config.drawn_batch,
-                rounds=Rounds(config.drawn_turn, capacity=config.drawn_batch),
+                images=size,
+                batch_size=size,
+                rounds=Rounds(config.drawn_turn, capacity=size),
                 notes=(
                     f"the teacher recognizes {recognized:.0%} of the inputs drawn from the "
                     "sidecar, which are used as they are (options.trust; no other option but "
@@ -245,13 +249,20 @@ def _moments(context: MethodContext) -> dict[str, list[RecordedMoments]]:
     for record in sidecar.find("moments", scope="per_class"):
         read = RecordedMoments.read(sidecar, record, device)
         found[_compared_as(read)].append(read)
-    if not any(found.values()) and any(query.found(sidecar) for query in STATISTICS):
-        found["overall"] = list(batch_statistics(context))
+    if any(query.found(sidecar) for query in STATISTICS):
+        overall, by_class = list(batch_statistics(context)), list(chain(*found.values()))
+        if not by_class or (_of_maps(overall) and not _of_maps(by_class)):
+            found["overall"] = overall
     if not found["pooled"]:
         records = sidecar.find("moments", scope="global", reduction="pooled")
         read_all = (RecordedMoments.read(sidecar, record, device) for record in records)
         found["pooled"] = [read for read in read_all if _compared_as(read) == "pooled"]
     return found
+
+
+def _of_maps(records: list[RecordedMoments]) -> bool:
+    """Whether some are of a layer with positions."""
+    return any(len(record.tap.shape) > 1 for record in records)
 
 
 def _compared_as(read: RecordedMoments) -> str:

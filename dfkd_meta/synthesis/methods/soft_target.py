@@ -66,7 +66,7 @@ def read_head(teacher: Teacher) -> Head:
         maker = teacher.module.get_submodule(earlier[-1]).weight
         if isinstance(maker, Tensor) and len(maker) == layer.in_features:
             weight = maker.flatten(1)
-    return Head(tap, layer, F.normalize(weight.detach(), dim=1))
+    return Head(tap, layer, F.normalize(weight.detach().float(), dim=1))
 
 
 def is_rectified(teacher: Teacher, tap: Tap) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dfkd_meta.sidecar import Tap
 from dfkd_meta.synthesis.terms.base import StepState, Term
+from dfkd_meta.synthesis.terms.moments import FLOOR, floor_under
 from dfkd_meta.synthesis.terms.recorded_moments import RecordedMoments
 
 
@@ -25,7 +26,7 @@ class GaussianDivergence(Term):
 
     component: ClassVar[str] = "bn"
     records: tuple[RecordedMoments, ...]
-    floor: float = 0.05
+    floor: float = FLOOR
 
     @property
     def taps(self) -> tuple[Tap, ...]:
@@ -37,6 +38,6 @@ class GaussianDivergence(Term):
     def _divergence(self, record: RecordedMoments, state: StepState) -> Tensor:
         groups, shift, variance = record.of_batch(state)
         recorded = record.variance[groups]
-        floor = self.floor * recorded.mean(1, keepdim=True) + torch.finfo(recorded.dtype).tiny
+        floor = floor_under(record.variance, self.floor)[groups]
         here, there = variance + floor, recorded + floor
         return 0.5 * ((shift.square() + here) / there - (here / there).log() - 1).mean()

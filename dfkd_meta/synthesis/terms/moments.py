@@ -14,7 +14,7 @@ from dfkd_meta.sidecar import Tap
 from dfkd_meta.synthesis.terms.base import StepState, Term
 from dfkd_meta.synthesis.terms.recorded_moments import Alike, RecordedMoments, beside
 
-FLOOR = 0.05
+FLOOR = 0.05  # of a mean variance, added to each: no feature counts without bound
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,15 @@ class StandardizedMoments(Term):
     weight serves every tap of every teacher. The same shape as DeepInversion's BatchNorm term (Yin
     et al. 2020, eq. 4), taken class by class where the records are.
 
-    Classes with fewer than ``least`` rows are pooled with their neighbors until there are as many:
-    each row is still compared with its own class, in units of its spread, and what is matched is
-    the mean and the spread of these distances.
+    Classes with fewer than ``least`` rows are pooled with their neighbors into groups of about as
+    many: each row is still compared with its own class, in units of its spread, and what is matched
+    is the mean and the spread of these distances.
     """
 
     component: ClassVar[str] = "bn"
     records: tuple[RecordedMoments, ...]
     least: int = 1
-    floor: float = 0.05
+    floor: float = FLOOR
 
     @property
     def taps(self) -> tuple[Tap, ...]:
@@ -65,7 +65,7 @@ class StandardizedMoments(Term):
 class Spread:
     """The recorded spread of records side by side.
 
-    floor, sigma: float32 `g f`, a share of each record's mean variance, and the root of the
+    floor, sigma: float32 `g f`, what is added to each record's variance, and the root of the
     variance with it. sizes: float32 `r`, the features of each record.
     """
 
@@ -168,8 +168,15 @@ class MomentumNorms(Term):
 
 
 def floor_under(variance: Tensor, share: float) -> Tensor:
-    """``share`` of the mean variance of each group, and more than 0: `g f` to `g 1`."""
-    return share * variance.mean(1, keepdim=True) + torch.finfo(variance.dtype).tiny
+    """``share`` of the mean variance of each group, and more than 0: `g f` to `g 1`.
+
+    A group counts with ``share`` of the mean over all groups at least: what never varies in one
+    class (a layer that it leaves at 0) would have no unit. Where nothing varies at all the unit is
+    1.
+    """
+    overall = variance.mean()
+    overall = torch.where(overall > 0, overall, 1.0)
+    return share * variance.mean(1, keepdim=True).clamp_min(share * overall)
 
 
 def plain_norms(shift: Tensor, variance: Tensor, recorded: Tensor) -> Tensor:

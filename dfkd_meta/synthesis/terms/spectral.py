@@ -11,9 +11,8 @@ from dfkd_meta.sidecar import Sidecar, StatisticRecord, Tap
 from dfkd_meta.statistics import feature_count
 from dfkd_meta.synthesis.gaussians import ClassGaussians, read_tensor
 from dfkd_meta.synthesis.terms.base import StepState, Term
+from dfkd_meta.synthesis.terms.moments import FLOOR, floor_under
 from dfkd_meta.teachers import reduce_features
-
-FLOOR = 0.05  # of a mean variance, added to each: no coefficient counts without bound
 
 
 @dataclass(frozen=True)
@@ -111,9 +110,7 @@ class DrawnSpectrum(Term):
 
     def _distance(self, graph: ActivationGraph, state: StepState) -> Tensor:
         reached, _ = graph.spectra(state)
-        variance = graph.variance[graph.rows(state)]
-        unit = variance + self.floor * variance.mean(1, keepdim=True)
-        unit = unit + torch.finfo(unit.dtype).tiny  # a class whose activations never change
+        unit = (graph.variance + floor_under(graph.variance, self.floor))[graph.rows(state)]
         return ((reached - state.targets.features[graph.key]).square() / unit).mean()
 
 
