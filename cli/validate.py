@@ -40,8 +40,7 @@ def command(
         for issue in report:
             where = printable(issue.path) or "the manifest"
             print_line(f"{issue.severity} {issue.code} {where}: {printable(issue.message)}")
-            if issue.hint:
-                print_line(f"  mend: {issue.hint}")
+            print_line(f"  mend: {issue.hint}")
         found = ", ".join(f"{n} {name}{'s' * (n != 1)}" for name, n in counts.items() if n)
         verdict = "valid" if report.ok else "not valid"
         print_line(f"{folder}: {verdict}" + (f" ({found})" if found else ""))

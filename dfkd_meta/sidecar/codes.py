@@ -95,7 +95,9 @@ TENSOR_FILE = {
     "DM204": _error(
         "the header is not a JSON object in UTF-8", "write the file again with safetensors"
     ),
-    "DM205": _error("a tensor name occurs twice in the header", "keep one of the two"),
+    "DM205": _error(
+        "a tensor name, or any other key, occurs twice in the header", "keep one of the two"
+    ),
     "DM206": _error(
         "a header entry is not {dtype, shape, data_offsets}",
         "write the file again with safetensors",
@@ -126,7 +128,8 @@ RECORDS = {
         "give one value per channel (one if there is no channel axis, or for all of a flat input)",
     ),
     "DM304": _error(
-        "color_order does not match the channels", "gray has 1 channel, rgb and bgr have 3"
+        "color_order does not match the channels",
+        "gray has 1 channel, rgb and bgr have 3; a flat input counts as one",
     ),
     "DM305": _error("value_range is not ascending", "write [lowest, highest]"),
     "DM306": _error("label_names does not name every class", "give num_classes names, or none"),
@@ -162,8 +165,8 @@ RECORDS = {
         'name the tap with module "" and side "output"',
     ),
     "DM319": _error(
-        "mean, std or value_range leave the numbers from 1e-18 to 1e18, or crop_pct asks for "
-        "images of more than 65,536 pixels a side",
+        "a std is not between 1e-18 and 1e18, the magnitude of a mean or of an end of value_range "
+        "is above 1e18, or crop_pct asks for images of more than 65,536 pixels a side",
         "state the inputs on a usual scale, such as 0 to 1 or 0 to 255",
     ),
     "DM320": _error("a tensor role that the kind requires is missing", "see the table of kinds"),
@@ -285,7 +288,8 @@ BINDING = {
     ),
     "DM508": _error("a teacher file is listed twice", "list it once"),
     "DM509": _error(
-        "a teacher file is neither .safetensors nor .json", "convert the weights to safetensors"
+        "a teacher file is neither .safetensors nor .json, or is a file of the sidecar",
+        "convert the weights to safetensors; list only what is the teacher's",
     ),
     "DM510": _error(
         "a teacher file that records point into is not a sound safetensors file", "write it again"

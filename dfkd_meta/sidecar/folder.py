@@ -12,9 +12,11 @@ from dfkd_meta.errors import StatisticsError
 from dfkd_meta.folders import write_whole
 from dfkd_meta.sidecar.checks.evidence import TensorData
 from dfkd_meta.sidecar.issues import SidecarError, ValidationReport
-from dfkd_meta.sidecar.json_text import dump_json
+from dfkd_meta.sidecar.json_text import dump_manifest
 from dfkd_meta.sidecar.kinds import KINDS
 from dfkd_meta.sidecar.manifest import (
+    FORMAT,
+    FORMAT_VERSION,
     MANIFEST_FILE,
     TENSOR_FILE,
     Manifest,
@@ -176,11 +178,11 @@ def write_sidecar(
     digest = hashlib.sha256(tensor_bytes).hexdigest()
     document = {name: _plain(value) for name, value in manifest.items()}
     document["tensors"] = {"file": TENSOR_FILE, "size": len(tensor_bytes), "sha256": digest}
-    document.setdefault("format", Manifest.model_fields["format"].default)
-    document.setdefault("format_version", Manifest.model_fields["format_version"].default)
+    document.setdefault("format", FORMAT)
+    document.setdefault("format_version", FORMAT_VERSION)
     report = ValidationReport()
     try:
-        manifest_bytes = dump_json(document)
+        manifest_bytes = dump_manifest(document)
     except ValueError as error:
         report.add("DM105", "", f"the manifest cannot be written: {error}")
         raise SidecarError(str(folder), report, written=False) from error

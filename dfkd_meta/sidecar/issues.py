@@ -11,6 +11,7 @@ from dfkd_meta.sidecar.codes import CODES, Severity
 
 # A hostile file can break a rule a million times; a reader wants the first few hundred.
 MAX_ISSUES = 500
+MAX_PATH = 1_000  # characters: names in a file can be as long as the file
 
 
 @dataclass(frozen=True)
@@ -18,14 +19,20 @@ class Issue:
     """One finding.
 
     ``path`` is a JSON pointer into ``dfkd_meta.json`` ("" is the whole document), or the name of a
-    file when the finding is about a file.
+    file when the finding is about a file. ``severity`` and ``hint`` are those of the code.
     """
 
     code: str
-    severity: Severity
     path: str
     message: str
-    hint: str | None = None
+
+    @property
+    def severity(self) -> Severity:
+        return CODES[self.code].severity
+
+    @property
+    def hint(self) -> str:
+        return CODES[self.code].mend
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -44,26 +51,24 @@ class ValidationReport:
     ``ok`` means: no error among them, and with ``strict`` no warning either.
     """
 
-    issues: list[Issue] = field(default_factory=list)
+    issues: list[Issue] = field(init=False, default_factory=list)
     strict: bool = False
-    failed: bool = field(init=False)  # an error is among the issues
+    failed: bool = field(init=False, default=False)  # an error is among the issues
     cut: bool = field(init=False, default=False)  # more was found than is listed
-
-    def __post_init__(self) -> None:
-        self.failed = bool(self.errors)
 
     def add(self, code: str, path: str, message: str) -> None:
         """Note one finding; beyond ``MAX_ISSUES`` only that there are more (DM140)."""
-        severity, hint = CODES[code].severity, CODES[code].mend
+        if len(path) > MAX_PATH:
+            path = path[:MAX_PATH] + "..."
         # Notes and warnings must not crowd out the error that makes the file invalid.
-        first_error = severity == "error" and not self.failed
+        first_error = CODES[code].severity == "error" and not self.failed
         if len(self.issues) < MAX_ISSUES or first_error:
             self.failed |= first_error
-            self.issues.append(Issue(code, severity, path, message, hint))
+            self.issues.append(Issue(code, path, message))
         elif not self.cut:
             self.cut = True
             text = f"only the first {MAX_ISSUES} issues are listed"
-            self.issues.append(Issue("DM140", "note", "", text, CODES["DM140"].mend))
+            self.issues.append(Issue("DM140", "", text))
 
     @property
     def full(self) -> bool:

@@ -89,7 +89,7 @@ def _kind_rule(kind: Kind) -> Schema:
         properties["taps"] = {"minItems": kind.taps, "maxItems": kind.taps}
     elif kind.has_features:
         properties["taps"] = {"minItems": 1}
-    if kind.taps != 0 and (kind.taps or kind.has_features):
+    if kind.taps or kind.has_features:
         required.append("taps")
     if kind.has_features:
         properties["reduction"] = {"enum": list(kind.reductions)}

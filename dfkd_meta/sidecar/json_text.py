@@ -16,13 +16,12 @@ INT_RANGE = 2**63
 
 
 class JsonError(ValueError):
-    """A text that is refused; ``code`` is the finding (DM1xx), ``path`` the place if known."""
+    """A text that is refused; ``code`` is the finding (DM1xx)."""
 
-    def __init__(self, code: str, message: str, path: str = "") -> None:
+    def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
-        self.path = path
 
 
 def parse_json(data: bytes, max_bytes: int = MAX_MANIFEST_BYTES) -> Any:
@@ -51,6 +50,15 @@ def parse_json(data: bytes, max_bytes: int = MAX_MANIFEST_BYTES) -> Any:
 def dump_json(document: Any) -> bytes:
     """Canonical bytes: sorted keys, indent by two, lists of scalars on one line, final newline."""
     return ("".join(_lines(document, "\n")) + "\n").encode("utf-8")
+
+
+def dump_manifest(document: Any) -> bytes:
+    """Canonical bytes; without white space where these alone would exceed the limit."""
+    spaced = dump_json(document)
+    if len(spaced) <= MAX_MANIFEST_BYTES:
+        return spaced
+    options: dict[str, Any] = {"ensure_ascii": False, "allow_nan": False, "sort_keys": True}
+    return json.dumps(document, separators=(",", ":"), **options).encode("utf-8")
 
 
 def _lines(value: Any, newline: str) -> Iterator[str]:

@@ -43,7 +43,7 @@ class Kind:
     ``taps`` is the number of taps a record names (None: one or more where a role has the axis
     ``f``, else any), ``needs_count`` whether a count per group is required (false for kinds read
     from the weights), ``params`` the required parameters, ``reductions`` and ``scopes`` what a
-    record may choose from.
+    record may choose from, ``beside`` the role that another is nothing without.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Kind:
     params: dict[str, Param] = field(default_factory=dict)
     reductions: tuple[str, ...] = ("unit", "channel", "pooled")
     scopes: tuple[str, ...] = ("global", "per_class")
+    beside: dict[str, str] = field(default_factory=dict)
 
     @property
     def has_features(self) -> bool:
@@ -126,6 +127,7 @@ KINDS: dict[str, Kind] = {
             # With thousands of classes the covariance of the logits is too large to record.
             "mean_probability",
             params={"temperature": Param(above=0)},
+            beside={"logit_cholesky": "logit_mean"},
         ),
         _kind(
             "class_similarity",

@@ -244,7 +244,7 @@ class Manifest(Block):
     """The whole of ``dfkd_meta.json``."""
 
     format: Literal["dfkd-meta"] = "dfkd-meta"
-    format_version: Annotated[str, StringConstraints(pattern=VERSION)] = "1.0"
+    format_version: Annotated[str, StringConstraints(pattern=VERSION)] = FORMAT_VERSION
     profile: Literal["minimal", "standard", "full", "custom"]
     teacher: TeacherRef
     inputs: InputSpec

@@ -40,7 +40,11 @@ def from_0_9(document: Document) -> Document:
     _move(new.get("teacher"), "weights", new.get("teacher"), "files")
     inputs = new.get("inputs")
     if isinstance(inputs, dict) and isinstance(inputs.get("normalization"), dict):
-        inputs.update(inputs.pop("normalization"))
+        rest = dict(inputs.pop("normalization"))
+        for name in ("mean", "std"):
+            _move(rest, name, inputs, name)
+        if rest:
+            inputs["normalization"] = rest
     if isinstance(new.get("taps"), list):
         new["taps"] = [_tap_0_9(tap) for tap in new["taps"]]
     if isinstance(new.get("statistics"), dict):

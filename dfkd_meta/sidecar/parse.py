@@ -11,10 +11,10 @@ from pydantic import BaseModel, ValidationError
 from dfkd_meta.sidecar import manifest as limits
 from dfkd_meta.sidecar.issues import ValidationReport, pointer, short
 from dfkd_meta.sidecar.json_text import JsonError, parse_json, unsorted_objects
-from dfkd_meta.sidecar.manifest import FORMAT, Manifest, StatisticRecord, Tap
+from dfkd_meta.sidecar.manifest import FORMAT, FORMAT_VERSION, Manifest, StatisticRecord, Tap
 from dfkd_meta.sidecar.migrations import is_outdated, migrate, stated_version
 
-MAJOR, MINOR = 1, 0
+MAJOR, MINOR = map(int, FORMAT_VERSION.split("."))
 VERSION = re.compile(r"(0|[1-9][0-9]{0,5})\.(0|[1-9][0-9]{0,5})", re.ASCII)
 
 # pydantic's error types by the family of rule that they break; all others are wrong types.
@@ -39,7 +39,7 @@ def parse_document(data: bytes, report: ValidationReport) -> dict[str, Any] | No
     try:
         document = parse_json(data)
     except JsonError as error:
-        report.add(error.code, error.path, error.message)
+        report.add(error.code, "", error.message)
         return None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         report.add(
@@ -62,6 +62,8 @@ def parse_manifest(data: bytes, report: ValidationReport) -> Manifest | None:
     manifest = _build(document, report)
     if manifest is not None:
         for path, name in _unknown_fields(manifest, ""):
+            if report.cut:
+                break
             report.add("DM130", path + pointer(name), f"the field {short(name)} is unknown")
     return manifest
 
@@ -140,8 +142,10 @@ def _note(model: type[BaseModel], value: Any, report: ValidationReport, *path: s
         model.model_validate(value)
     except ValidationError as error:
         for found in error.errors(include_url=False, include_context=False):
-            # pydantic marks a bad key of an object by a last part "[key]".
-            parts = [part for part in found["loc"] if part != "[key]"]
+            parts = found["loc"]
+            # pydantic marks a bad key of an object by one more part "[key]".
+            if parts[:1] == ("extensions",) and parts[-1] == "[key]":
+                parts = parts[:-1]
             code = FAMILIES.get(found["type"], "DM121")
             shown = "" if code == "DM120" else f", not {short(found['input'])}"
             message = f"{found['msg']}{shown}"

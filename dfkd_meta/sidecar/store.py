@@ -23,11 +23,12 @@ MAX_TEACHER_HEADER_BYTES = 16 * 2**20
 MAX_TENSORS = 40_000
 MAX_NAME = 200
 MAX_ELEMENTS = 2**48
+MAX_AXES, MAX_TEACHER_AXES = 8, 64
 OWN_BITS = {"F16": 16, "F32": 32, "F64": 64, "I64": 64}
 # Bits of each dtype that a teacher's own file may hold (they are laid out, never read).
 FOREIGN_BITS = {"BOOL": 8, "U8": 8, "I8": 8, "I16": 16, "U16": 16, "BF16": 16, "I32": 32}
 FOREIGN_BITS |= {"U32": 32, "U64": 64, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4}
-FOREIGN_BITS |= {"F6_E2M3": 6, "F6_E3M2": 6, "C64": 64}
+FOREIGN_BITS |= {"F6_E2M3": 6, "F6_E3M2": 6, "C64": 64, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8}
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def read_header(file: BinaryIO, size: int, found: Found, *, teacher: bool = Fals
     """Read and check the header of a safetensors file of ``size`` bytes.
 
     Every breach goes to ``found(code, message)``; the result is None if there was one. A teacher's
-    file may hold more dtypes and any names; the sidecar's own may not.
+    file may hold more dtypes, more axes and any names; the sidecar's own may not.
     """
     limit = MAX_TEACHER_HEADER_BYTES if teacher else MAX_HEADER_BYTES
     length = int.from_bytes(file.read(8), "little")
@@ -102,6 +103,8 @@ class _HeaderCheck:
 
     def entries(self, table: dict[str, Any]) -> dict[str, Entry]:
         metadata = table.pop("__metadata__", {})
+        if metadata is None and self._teacher:
+            metadata = {}  # safetensors itself takes it so
         texts = isinstance(metadata, dict) and all(isinstance(v, str) for v in metadata.values())
         if not texts:
             self.found("DM212", "__metadata__ must map texts to texts")
@@ -120,7 +123,8 @@ class _HeaderCheck:
             self.found("DM206", f"{where} is not described by dtype, shape and data_offsets")
             return None
         dtype, shape, offsets = raw["dtype"], raw["shape"], raw["data_offsets"]
-        if not _sizes(shape, 8) or not _sizes(offsets, 2) or len(offsets) != 2:
+        axes = MAX_TEACHER_AXES if self._teacher else MAX_AXES
+        if not _sizes(shape, axes) or not _sizes(offsets, 2) or len(offsets) != 2:
             self.found("DM206", f"{where}: shape or data_offsets are not lists of sizes")
             return None
         if not isinstance(dtype, str) or dtype not in self._bits:

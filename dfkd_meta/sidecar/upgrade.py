@@ -11,7 +11,7 @@ from dfkd_meta.folders import new_folder, real_path, require_free, write_whole
 from dfkd_meta.sidecar.checks.evidence import Evidence
 from dfkd_meta.sidecar.files import model_files
 from dfkd_meta.sidecar.issues import SidecarError, ValidationReport
-from dfkd_meta.sidecar.json_text import dump_json, parse_json
+from dfkd_meta.sidecar.json_text import dump_manifest, parse_json
 from dfkd_meta.sidecar.manifest import MANIFEST_FILE, TENSOR_FILE
 from dfkd_meta.sidecar.migrations import stated_version
 from dfkd_meta.sidecar.parse import parse_document
@@ -44,7 +44,7 @@ def upgrade_sidecar(folder: Path, out: Path | None = None, *, dry_run: bool = Fa
     in_place = out is None or real_path(out) == real_path(folder)
     if in_place and old == new:
         return Upgrade(old, new, folder, ())
-    migrated = dump_json(document)
+    migrated = dump_manifest(document)
     fresh = ValidationReport()
     evidence = examine(folder, fresh, migrated)
     if evidence is None or not fresh.ok:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import math
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,10 @@ import pytest
 
 from dfkd_meta.sidecar import InputSpec, Tap, channel_axis, validate_sidecar
 from dfkd_meta.sidecar.checks.evidence import features_at
-from dfkd_meta.sidecar.checks.privacy import tracing_strength
+from dfkd_meta.sidecar.checks.layout import disagreements
+from dfkd_meta.sidecar.checks.privacy import _crowded, _rank, _rows, tracing_strength
+from dfkd_meta.sidecar.checks.values import _unit_rows
+from tests.sidecar.cases.records import cut, of
 from tests.sidecar.example import Example, empty, full, put, record, small, standard, tap, traced
 
 
@@ -96,6 +102,70 @@ def test_counts_of_the_order_of_float32_still_sum(tmp_path: Path) -> None:
     put("/provenance/samples", 2 * many)(example)
     put("/provenance/class_counts", [many, many])(example)
     assert found(tmp_path, traced(example, x=3)) == []
+
+
+def test_a_triangle_that_is_no_square_has_no_rank() -> None:
+    assert _rank(np.ones((1, 3, 2), np.float32)) is None
+
+
+def test_modes_and_rows_are_compared_once_for_each_pair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def counted(rows: np.ndarray, counts: np.ndarray) -> tuple[int, float] | None:
+        calls.append(1)
+        return _crowded(rows, counts)
+
+    monkeypatch.setattr("dfkd_meta.sidecar.checks.privacy._crowded", counted)
+    example = of("mixture")
+    (item,) = example.document["statistics"]
+    for number in range(20):
+        example.document["statistics"].append({**copy.deepcopy(item), "id": f"x{number}"})
+    assert found(tmp_path, example) == ["DM405"] * 20
+    assert len(calls) == 1
+
+
+def test_a_large_matrix_is_not_copied() -> None:
+    values = np.full((1, 1000, 1000), 1000**-0.5, np.float32)  # 4 MB
+    tracemalloc.start()
+    assert _unit_rows(values)
+    assert _rows(values)[0] == 1000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2e6
+    assert _rows(np.ones((2, 3, 4))).dtype == np.uint8  # not eight bytes, where factors have two
+
+
+def test_findings_do_not_depend_on_the_order_of_roles(tmp_path: Path) -> None:
+    example = of("quantiles")
+    cut("q/probability", 2)(example)
+    example.seal()
+    tensors = example.document["statistics"][0]["tensors"]
+    places = []
+    for names in (sorted(tensors), sorted(tensors, reverse=True)):
+        example.document["statistics"][0]["tensors"] = {name: tensors[name] for name in names}
+        example.raw_manifest = json.dumps(example.document).encode()
+        report = validate_sidecar(example.write(tmp_path))
+        places.append([issue.path for issue in report.errors])
+    assert places[0] == places[1] == ["/statistics/0/tensors/value/shape"]
+
+
+def test_features_of_a_table_are_not_pixels() -> None:
+    spec = {"value_range": [0, 1], "mean": [0], "std": [1], "crop_pct": 0.875}
+    flat = InputSpec.model_validate({**spec, "shape": [60_000], "axes": ["f"]})
+    assert list(disagreements(flat)) == []
+    wide = InputSpec.model_validate({**spec, "shape": [1, 60_000], "axes": ["c", "w"]})
+    assert [code for code, _, _ in disagreements(wide)] == ["DM319"]
+
+
+def test_a_role_may_have_any_name(tmp_path: Path) -> None:
+    example = small()
+    put("/statistics/0/tensors/[key]", {})(example)
+    put("/extensions", {"[key]": 0})(example)
+    paths = {issue.path for issue in validate_sidecar(example.write(tmp_path))}
+    assert "/statistics/0/tensors/[key]/dtype" in paths
+    assert "/extensions/[key]" in paths
 
 
 def test_a_model_keeps_what_it_does_not_know() -> None:

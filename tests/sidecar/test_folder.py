@@ -25,6 +25,8 @@ from dfkd_meta.sidecar import (
     write_sidecar,
 )
 from dfkd_meta.sidecar.files import inside, sidecar_folder
+from dfkd_meta.sidecar.json_text import MAX_MANIFEST_BYTES, dump_json
+from dfkd_meta.sidecar.upgrade import upgrade_sidecar
 from tests.sidecar.example import Example, full, put, small
 
 
@@ -173,6 +175,17 @@ def test_unknown_fields_survive_a_round_trip(tmp_path: Path) -> None:
     assert manifest.extensions == {"x-lab": [1, {"a": None}]}
 
 
+def test_a_manifest_that_fits_only_without_white_space(tmp_path: Path) -> None:
+    example = small()
+    put("/extensions", {"x-lab": [{"a": 1}] * 200_000})(example)
+    manifest = write(tmp_path / "made", example)
+    text = (tmp_path / "made" / MANIFEST_FILE).read_bytes()
+    assert len(text) < MAX_MANIFEST_BYTES < len(dump_json(json.loads(text)))
+    assert read_manifest(tmp_path / "made") == manifest
+    upgrade_sidecar(tmp_path / "made", tmp_path / "copied")
+    assert (tmp_path / "copied" / MANIFEST_FILE).read_bytes() == text
+
+
 def test_links(tmp_path: Path) -> None:
     home = small().write(tmp_path / "home")
     outside = small().write(tmp_path / "outside")
@@ -186,6 +199,26 @@ def test_links(tmp_path: Path) -> None:
     (home / MANIFEST_FILE).unlink()
     (home / MANIFEST_FILE).symlink_to("nowhere")
     assert [issue.code for issue in validate_sidecar(home)] == ["DM501"]
+
+
+def test_many_links_to_one_file_are_hashed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[Path] = []
+
+    def counted(path: Path) -> str:
+        hashed.append(path)
+        return sha256_file(path)
+
+    monkeypatch.setattr("dfkd_meta.sidecar.checks.binding.sha256_file", counted)
+    example = small()
+    files = example.document["teacher"]["files"]
+    files += [{**files[0], "path": f"{number}.safetensors"} for number in range(20)]
+    folder = example.write(tmp_path)
+    for file in files[1:]:
+        (folder / file["path"]).symlink_to("model.safetensors")
+    assert validate_sidecar(folder).ok
+    assert len(hashed) == 1
 
 
 def test_the_cache_of_the_hub_links_into_its_blobs(tmp_path: Path) -> None:

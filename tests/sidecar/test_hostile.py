@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dfkd_meta.sidecar import KINDS, MANIFEST_FILE, TENSOR_FILE, ValidationReport, validate_sidecar
-from dfkd_meta.sidecar.issues import MAX_ISSUES, Issue, pointer, short
+from dfkd_meta.sidecar.issues import MAX_ISSUES, MAX_PATH, Issue, pointer, short
 from dfkd_meta.sidecar.json_text import MAX_MANIFEST_BYTES
 from dfkd_meta.sidecar.store import MAX_TENSOR_FILE_BYTES, MAX_TENSORS
 from dfkd_meta.sidecar.validation import examine
@@ -201,6 +201,17 @@ def test_more_than_is_listed() -> None:
     assert not report.ok
     assert report.full
     assert len(report.issues) == MAX_ISSUES + 2
+
+
+def test_a_long_name_is_not_repeated_in_every_path(tmp_path: Path) -> None:
+    example = small()
+    tensors = example.document["statistics"][0]["tensors"]
+    odd = {f"odd{number}": 0 for number in range(2 * MAX_ISSUES)}
+    tensors["r" * 100_000] = {**tensors["mean"], **odd}
+    report = validate_sidecar(example.write(tmp_path))
+    assert report.ok
+    assert report.cut
+    assert all(len(issue.path) <= MAX_PATH + len("...") for issue in report)
 
 
 def test_pointers_are_escaped_and_values_are_cut() -> None:

@@ -43,6 +43,13 @@ def test_the_current_version_is_left_alone() -> None:
     assert migrate(document) == document
 
 
+@pytest.mark.parametrize("name", ["spec_version", "format_version"])
+def test_mean_and_std_are_moved_and_nothing_beside_them(name: str) -> None:
+    inputs = {"shape": [4], "normalization": {"mean": [0], "std": [1], "shape": [9]}}
+    moved = migrate({name: "0.9", "inputs": inputs})["inputs"]
+    assert moved == {"shape": [4], "mean": [0], "std": [1], "normalization": {"shape": [9]}}
+
+
 VALUES = st.recursive(
     st.none() | st.integers() | st.text(max_size=2),
     lambda inner: (

@@ -103,6 +103,22 @@ def test_a_teacher_may_hold_other_types_and_names() -> None:
     assert header.entries["größe"].dtype == "BF16"
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"a": {"dtype": "F8_E4M3FNUZ", "shape": [4], "data_offsets": [0, 4]}},
+        {"a": {"dtype": "F8_E5M2FNUZ", "shape": [4], "data_offsets": [0, 4]}},
+        {"a": {"dtype": "F32", "shape": [1] * 9, "data_offsets": [0, 4]}},
+        {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "__metadata__": None},
+    ],
+    ids=["fnuz", "other-fnuz", "nine-axes", "null-metadata"],
+)
+def test_what_safetensors_reads_is_a_sound_teacher(header: dict[str, Any]) -> None:
+    data = safetensors(header, bytes(4))
+    assert read(data)[0] is None
+    assert read(data, teacher=True)[0] is not None
+
+
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_a_file_of_the_library_is_sound(count: int) -> None:
     made = {str(number): np.ones(number, np.float64) for number in range(count)}

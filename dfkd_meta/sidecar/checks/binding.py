@@ -10,7 +10,7 @@ from pathlib import Path
 from dfkd_meta.sidecar.checks.evidence import Evidence, TensorData
 from dfkd_meta.sidecar.files import inside, sha256_file
 from dfkd_meta.sidecar.issues import pointer, short
-from dfkd_meta.sidecar.manifest import TENSOR_FILE, WeightFile
+from dfkd_meta.sidecar.manifest import MANIFEST_FILE, TENSOR_FILE, WeightFile
 from dfkd_meta.sidecar.store import MAX_TENSOR_FILE_BYTES, read_header
 
 ALLOWED_ENDINGS = (".safetensors", ".json")
@@ -65,6 +65,7 @@ def read_teacher_files(evidence: Evidence, folder: Path) -> None:
         ref.file for record in evidence.manifest.statistics for ref in record.tensors.values()
     }
     seen: set[str] = set()
+    digests: dict[Path, str] = {}
     for number, file in enumerate(evidence.manifest.teacher.files):
         path = pointer("teacher", "files", number)
         if file.path in seen:
@@ -72,15 +73,18 @@ def read_teacher_files(evidence: Evidence, folder: Path) -> None:
             continue
         seen.add(file.path)
         if not file.path.endswith(ALLOWED_ENDINGS):
-            evidence.add(
-                "DM509", path + "/path", f"{short(file.path)} is not a kind of file allowed"
-            )
-        elif _check_teacher_file(evidence, folder, file, path) and file.path in pointed:
+            text = f"{short(file.path)} is not a kind of file allowed"
+            evidence.add("DM509", path + "/path", text)
+        elif file.path in (MANIFEST_FILE, TENSOR_FILE):
+            evidence.add("DM509", path + "/path", f"{file.path} is a file of the sidecar")
+        elif _check_teacher_file(evidence, folder, file, path, digests) and file.path in pointed:
             _read_teacher_header(evidence, folder / file.path)
 
 
-def _check_teacher_file(evidence: Evidence, folder: Path, file: WeightFile, path: str) -> bool:
-    """Whether the file is here and is the one described."""
+def _check_teacher_file(
+    evidence: Evidence, folder: Path, file: WeightFile, path: str, digests: dict[Path, str]
+) -> bool:
+    """Whether the file is here and is the one described. ``digests``: those found so far."""
     here = folder / file.path
     plain = inside(folder, file.path)
     if plain is None:
@@ -97,7 +101,10 @@ def _check_teacher_file(evidence: Evidence, folder: Path, file: WeightFile, path
         if size != file.size:
             evidence.add("DM506", path + "/size", f"{size:,} bytes, not {file.size:,}")
             return False
-        if sha256_file(plain) != file.sha256:
+        target = plain.resolve()  # a thousand links to one file do not read it a thousand times
+        if target not in digests:
+            digests[target] = sha256_file(plain)
+        if digests[target] != file.sha256:
             evidence.add("DM507", path + "/sha256", f"{file.path} is not the file described here")
             return False
     except OSError as error:

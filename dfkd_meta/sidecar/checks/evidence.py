@@ -117,6 +117,14 @@ class Evidence:
             return None
         return frequencies_at(taps[0])
 
+    def has_positions(self, record: StatisticRecord) -> bool:
+        """Whether a sample has more than one position at a tap, or at one that is not sound."""
+        taps = [self.taps.get(name) for name in record.taps]
+        return any(
+            tap is None or len(tap.axes) != len(tap.shape) or frequencies_at(tap) > 1
+            for tap in taps
+        )
+
 
 def features_at(tap: Tap | None, reduction: str | None) -> int | None:
     """Features of one tap: all elements for ``unit``, else the channels."""

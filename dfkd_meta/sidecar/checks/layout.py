@@ -62,8 +62,9 @@ def disagreements(inputs: InputSpec) -> Iterator[tuple[str, str, str]]:
             yield "DM303", name, f"{len(values)} values for {channels} {what}"
     yield from _beyond_numbers(inputs)
     colors = 1 if flat else channels
-    if inputs.color_order is not None and colors != CHANNELS[inputs.color_order]:
-        yield "DM304", "color_order", f"{inputs.color_order} with {colors} channels"
+    if inputs.color_order is not None and colors != (wanted := CHANNELS[inputs.color_order]):
+        text = f"{inputs.color_order} means {wanted} color channels; the input has {colors}"
+        yield "DM304", "color_order", text
 
 
 def _beyond_numbers(inputs: InputSpec) -> Iterator[tuple[str, str, str]]:
@@ -73,7 +74,9 @@ def _beyond_numbers(inputs: InputSpec) -> Iterator[tuple[str, str, str]]:
             yield "DM319", name, f"a number beyond {LARGEST:.0e}"
     if any(deviation < 1 / LARGEST for deviation in inputs.std):
         yield "DM319", "std", f"a number below {1 / LARGEST:.0e}"
-    if inputs.crop_pct is not None and max(inputs.shape) > inputs.crop_pct * WIDEST:
+    axis = channel_axis(inputs.axes)
+    widest = max((size for place, size in enumerate(inputs.shape) if place != axis), default=0)
+    if inputs.crop_pct is not None and widest > inputs.crop_pct * WIDEST:
         text = f"{inputs.crop_pct:g}: images would have to be more than {WIDEST:,} pixels wide"
         yield "DM319", "crop_pct", text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import partial
 
 import numpy as np
 
@@ -118,23 +119,21 @@ def _check_strength(evidence: Evidence, path: str, record: StatisticRecord) -> N
         return
     strength = tracing_strength(features, smallest)
     stated = evidence.manifest.privacy.tracing_strength.get(record.id)
-    where = pointer("privacy", "tracing_strength", record.id)
     if stated is None:
         text = f"the record {short(record.id)} has strength {strength:.4g}"
         evidence.add("DM405", "/privacy/tracing_strength", text)
     elif not math.isclose(stated, strength, rel_tol=STRENGTH_TOLERANCE):
+        where = pointer("privacy", "tracing_strength", record.id)
         evidence.add("DM404", where, f"{stated:.4g} where {strength:.4g} is right")
     if strength > 1:
         evidence.add("DM406", path, f"tracing strength {strength:.3g} of {short(record.id)}")
 
 
 def _smallest_group(evidence: Evidence, record: StatisticRecord) -> int:
-    """Samples of the smallest group; a mode of a mixture is one. 0 when there is none."""
-    smallest = min(record.count or [0])
-    if record.kind != "mixture":
-        return smallest
-    mode = _smallest_mode(evidence, record)
-    return smallest if mode is None else int(mode)
+    """Samples of the smallest group; a mode of a mixture is one. 0 when none is known."""
+    if record.kind == "mixture":
+        return int(_smallest_mode(evidence, record) or 0)
+    return min(record.count or [0])
 
 
 def _smallest_mode(evidence: Evidence, record: StatisticRecord) -> float | None:
@@ -150,30 +149,45 @@ def _smallest_mode(evidence: Evidence, record: StatisticRecord) -> float | None:
 
 def _check_rows(evidence: Evidence, path: str, record: StatisticRecord) -> None:
     """As many rows as samples hold the samples, where a sample is one observation."""
-    if known_kind(record) is None or record.reduction == "channel" or not record.count:
+    positions = record.reduction == "channel" and evidence.has_positions(record)
+    if known_kind(record) is None or positions or not record.count:
         return
     for role, count_rows in ROOTS.items():
-        rows = evidence.fact(count_rows.__name__, count_rows, evidence.role(record, role))
-        counts = np.array(record.count, np.float64)
-        if record.kind == "mixture":
-            counts = evidence.fact("counts", np.array, evidence.role(record, "mode_count"))
-        if rows is None or counts is None or rows.shape != counts.shape:
+        ref = evidence.role(record, role)
+        rows = evidence.fact(count_rows.__name__, count_rows, ref)
+        if ref is None or rows is None:
             continue
-        with np.errstate(invalid="ignore"):
-            most = np.maximum(counts // SAMPLES_PER_ROW, 1)
-        if (rows > most)[counts > 0].any():
-            text = f"up to {rows.max()} rows, and groups or modes of {counts.min():.0f} samples"
+        if record.kind == "mixture":  # compared once for each pair of tensors
+            compare, modes = partial(_crowded, rows), evidence.role(record, "mode_count")
+            found = evidence.fact(f"crowded {ref.file} {ref.key}", compare, modes)
+        else:
+            found = _crowded(rows, np.array(record.count, np.float64))
+        if found is not None:
+            text = f"up to {found[0]} rows, and groups or modes of {found[1]:.0f} samples"
             evidence.add("DM411", path + pointer("tensors", role), text)
+
+
+def _crowded(rows: Array, counts: Array) -> tuple[int, float] | None:
+    """The most rows and the fewest samples, if some group or mode has too many rows; else None."""
+    if rows.shape != counts.shape:
+        return None  # noted as DM315 or DM333
+    with np.errstate(invalid="ignore"):
+        most = np.maximum(counts // SAMPLES_PER_ROW, 1)
+    crowded = (rows > most)[counts > 0].any()
+    return (int(rows.max()), float(counts.min())) if crowded else None
 
 
 def _rows(factor: Array) -> Array:
     """Rows other than zero of each matrix: `... k f` to `...`."""
-    rows: Array = factor.any(-1).sum(-1)
+    # In few bytes, so that what is kept is never larger than the factors themselves.
+    rows: Array = factor.any(-1).sum(-1, dtype=np.min_scalar_type(factor.shape[-2]))
     return rows
 
 
-def _rank(triangle: Array) -> Array:
+def _rank(triangle: Array) -> Array | None:
     """Rows of each triangle that those above do not span, but for rounding: `... f f` to `...`."""
+    if triangle.shape[-1] != triangle.shape[-2]:
+        return None  # noted as DM333
     with np.errstate(over="ignore", invalid="ignore"):
         own = np.diagonal(triangle, axis1=-2, axis2=-1)
         squares = np.einsum("...ij,...ij->...i", triangle, triangle, dtype=np.float64)
@@ -190,11 +204,9 @@ def _check_input(evidence: Evidence, path: str, record: StatisticRecord) -> None
     if not describes_input(record, taps):
         return
     evidence.add("DM407", path, f"{short(record.id)} is linear in the input")
-    if (
-        kind
-        and kind.has_features
-        and is_detailed(record)
-        and evidence.manifest.profile in ("minimal", "standard")
-    ):
+    # Where a sample has one position its channels are its units, by whatever name.
+    detailed = is_detailed(record) or not evidence.has_positions(record)
+    limited = evidence.manifest.profile in ("minimal", "standard")
+    if kind and kind.has_features and detailed and limited:
         text = f"{short(record.id)} is {record.scope}, {record.reduction}"
         evidence.add("DM408", path, f"{text}, in profile {evidence.manifest.profile}")

@@ -43,13 +43,11 @@ def _check_groups(evidence: Evidence, path: str, record: StatisticRecord) -> Non
         text = f"{len(record.count)} counts for {groups(record)} groups"
         evidence.add("DM315", path + "/count", text)
         return
-    known = manifest.provenance.class_counts
-    whole = [manifest.provenance.samples]
-    by_class = record.classes is not None and known is not None
-    by_class = by_class and len(known or ()) == manifest.outputs.num_classes
-    limits = (
-        [(known or ())[c] for c in record.classes or ()] if by_class else whole * groups(record)
-    )
+    known = manifest.provenance.class_counts or ()
+    if record.classes is not None and len(known) == manifest.outputs.num_classes:
+        limits = [known[c] for c in record.classes]
+    else:
+        limits = [manifest.provenance.samples] * groups(record)
     for number, (count, limit) in enumerate(zip(record.count, limits, strict=True)):
         if count > limit and not evidence.report.full:
             text = f"a count of {count:,} where there were {limit:,} samples"
@@ -107,6 +105,9 @@ def _check_roles(evidence: Evidence, path: str, record: StatisticRecord, kind: K
     if not any(wanted <= held for wanted in kind.alternatives):
         sets = " or ".join(", ".join(sorted(wanted)) for wanted in kind.alternatives)
         evidence.add("DM320", path + "/tensors", f"{kind.name} needs {sets}")
+    for name, other in kind.beside.items():
+        if name in held and other not in held:
+            evidence.add("DM320", path + "/tensors", f"{name} needs {other}")
     for name in sorted(held - frozenset(kind.roles)):
         evidence.add("DM321", path + pointer("tensors", name), f"{kind.name} has no such role")
 

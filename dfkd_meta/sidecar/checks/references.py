@@ -75,7 +75,7 @@ def _check_axes(evidence: Evidence, path: str, record: StatisticRecord, kind: Ki
     sites = record.params.get("sites")
     if isinstance(sites, list) and "sites" in kind.params:
         sizes["s"] = len(sites)
-    for role, ref in record.tensors.items():
+    for role, ref in sorted(record.tensors.items()):  # readers must not depend on the file's order
         rule = kind.roles.get(role)
         where = path + pointer("tensors", role)
         if rule is None:

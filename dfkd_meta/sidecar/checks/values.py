@@ -82,12 +82,13 @@ def _is_cholesky(x: Array) -> bool:
 
 def _unit_rows(x: Array) -> bool:
     with np.errstate(over="ignore", invalid="ignore"):
-        squares = np.square(x, dtype=np.float64).sum(-1)
+        squares = np.einsum("...i,...i->...", x, x, dtype=np.float64)  # no copy of all of x
         return bool((np.abs(squares - 1) <= SUM_TOLERANCE).all())
 
 
 def _is_cosine(x: Array) -> bool:
-    return bool((np.abs(x) <= 1 + TOLERANCE).all())
+    # Not by magnitude: that of the smallest integer is negative.
+    return bool(((x >= -1 - TOLERANCE) & (x <= 1 + TOLERANCE)).all())
 
 
 def _is_covariance(x: Array) -> bool:

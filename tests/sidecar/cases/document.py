@@ -96,6 +96,7 @@ CASES = [
     _put("mean-for-three-channels", "DM303", "/inputs/mean", [0.5, 0.5, 0.5]),
     Case("mean-for-some-features", ["DM303"], flat_input(), [put("/inputs/mean", [5, 0.5])]),
     _put("rgb-with-one-channel", "DM304", "/inputs/color_order", "rgb"),
+    Case("flat-input-in-color", ["DM304"], flat_input(), [put("/inputs/color_order", "rgb")]),
     _put("std-below-float32", "DM319", "/inputs/std", [1e-60]),
     _put("mean-beyond-float32", "DM319", "/inputs/mean", [1e300]),
     _put("crop-of-a-giant", "DM319", "/inputs/crop_pct", 1e-9),

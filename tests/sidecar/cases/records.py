@@ -68,6 +68,21 @@ def _wide_factor(example: Example) -> None:
     example.document["statistics"][0]["tensors"]["factor"]["shape"] = [2, 2, 4, 3]
 
 
+def _triangle_without_mean(example: Example) -> None:
+    """Where the logits spread, but not around what."""
+    key = "soft/logit_cholesky"
+    example.tensors[key] = np.stack([np.eye(2, dtype=np.float32)] * 2)
+    example.document["statistics"][1]["tensors"]["logit_cholesky"] = {
+        "axes": "g c c", "dtype": "F32", "key": key, "shape": [2, 2, 2],
+    }  # fmt: skip
+
+
+def _smallest_cosine(example: Example) -> None:
+    """An integer whose magnitude does not fit its 64 bits."""
+    example.tensors["sim/similarity"] = np.full((2, 2), -(2**63), np.int64)
+    example.document["statistics"][2]["tensors"]["similarity"]["dtype"] = "I64"
+
+
 def _covariance_for_moments(example: Example) -> None:
     """A global covariance where minimal promises BatchNorm or moments."""
     example.document["statistics"].pop(0)
@@ -102,6 +117,7 @@ RECORDS = [
           put(PLACE + "/classes", [0, 1])),
     _case("role-missing", "DM320", small(), drop(PLACE + "/tensors/variance"),
           lambda e: e.tensors.pop("m/variance")),
+    _case("logit-cholesky-without-mean", "DM320", minimal(), _triangle_without_mean),
     _case("soft-targets-of-a-hidden-layer", "DM318", minimal(),
           put("/statistics/1/taps", ["conv2"])),
     _case("parameter-missing", "DM322", minimal(), put(PLACE + "/params", {})),
@@ -118,6 +134,7 @@ RECORDS = [
     _case("features-other-than-tap", "DM333", small(), cut("m/mean", 1, 1)),
     _case("groups-other-than-classes", "DM333", standard(), cut("m_conv2/mean", 1, 2)),
     _case("classes-other-than-outputs", "DM333", minimal(), cut("sim/similarity", 1, 2)),
+    _case("cholesky-not-square", "DM333", standard(), cut("cov_fc/cholesky", 2, 3, 2)),
     _case("levels-other-than-values", "DM333", of("quantiles"), cut("q/probability", 2)),
     _case("sites-other-than-values", "DM333", of("dropout"),
           put(PLACE + "/params/sites", ["drop1"])),
@@ -142,6 +159,7 @@ RECORDS = [
     _case("unused-mode-with-weight", "DM346", of("mixture"),
           values("x/weight", [[0.5, 0.5], [0.5, 0.5]])),
     _case("cosine-above-one", "DM348", minimal(), values("sim/similarity", [[1, 7], [7, 1]])),
+    _case("cosine-of-the-smallest-integer", "DM348", minimal(), _smallest_cosine),
     _case("power-negative", "DM349", of("power-spectrum"), values("p/power", -1.0)),
     _case("power-not-symmetric", "DM349", of("power-spectrum"),
           values("p/power", [[2.0, 1.0], [0.5, 2.0]])),

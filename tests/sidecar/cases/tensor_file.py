@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.sidecar.cases import Case
 from tests.sidecar.cases.document import without
+from tests.sidecar.cases.records import of, values
 from tests.sidecar.example import WEIGHTS, Edit, Example, minimal, put, safetensors, small
 
 MEAN = {"dtype": "F32", "shape": [1, 2], "data_offsets": [0, 8]}
@@ -79,6 +80,10 @@ BOTH = {"m/mean": MEAN, "m/variance": VARIANCE}
 
 CASES = [
     Case("tensor-file-missing", ["DM201"], small(), after=[without("dfkd_meta.safetensors")]),
+    Case("mixture-without-its-tensors", ["DM201"], of("mixture"), [
+        values("x/mode_count", [[25, 15], [20, 0]]), values("x/weight", [[0.625, 0.375], [1, 0]]),
+        put("/privacy/tracing_strength/x", 0.447214),
+    ], after=[without("dfkd_meta.safetensors")]),
     _bytes("tensor-file-empty", "DM203", b""),
     _bytes("header-longer-than-file", "DM203", b"\xff\xff\0\0\0\0\0\0{}"),
     _bytes("header-of-exabytes", "DM203", b"\xff" * 8 + b"{}"),
@@ -109,6 +114,7 @@ CASES = [
     ]),
     Case("teacher-file-twice", ["DM508"], small(), [_list("model.safetensors", WEIGHTS)]),
     Case("teacher-file-a-pickle", ["DM509"], small(), [_list("pytorch_model.bin", b"\x80\x04.")]),
+    Case("teacher-file-of-the-sidecar", ["DM509"], small(), [_list("dfkd_meta.safetensors", None)]),
     Case("teacher-file-unsound", ["DM510"], minimal(), [
         _weights(safetensors({"bn.running_mean": MEAN}), stated=True),
     ]),

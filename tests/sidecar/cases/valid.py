@@ -91,9 +91,9 @@ def _power_spectrum() -> Example:
     return traced(made, p=4)
 
 
-def _many_rows() -> Example:
+def _many_rows(reduction: str) -> Example:
     made = empty().add(
-        record("cov", "covariance", "fc", "unit", classes=True, count=[40, 11]),
+        record("cov", "covariance", "fc", reduction, classes=True, count=[40, 11]),
         mean=np.zeros((2, 3), np.float32),
         factor=np.ones((2, 3, 3), np.float32),
         residual_variance=[0.1, 0.2],
@@ -110,6 +110,22 @@ def _triangle() -> Example:
         cholesky=np.stack([flat, np.eye(3, dtype=np.float32)]),
     )
     return traced(made, cov=3)
+
+
+def _channels_of_a_flat_input() -> Example:
+    """Four channels and one position: each feature of each sample, as with reduction ``unit``."""
+    made = minimal()
+    made.document["taps"].append(tap("flat", [4], linear=True))
+    made.add(record("m", "moments", "flat", "channel"), mean=[[0] * 4], variance=[[1] * 4])
+    return traced(made, m=4)
+
+
+def _fractal() -> Example:
+    """A tap with nothing but a record of an unknown kind: no profile promises moments there."""
+    made = standard()
+    made.document["taps"].append(tap("conv3", [2, 2, 1]))
+    made.document["statistics"].append({"id": "z", "kind": "fractal", "taps": ["conv3"]})
+    return made
 
 
 def _dropout() -> Example:
@@ -208,6 +224,7 @@ CASES = [
         put("/inputs/mean", [5, 0.5, 0, -2]),
         put("/inputs/std", [6.0, 0.1, 1, 3]),
     ]),
+    Case("flat-input-in-gray", [], flat_input(), [put("/inputs/color_order", "gray")]),
     Case("gaussian-mechanism", [], _gaussian()),
     Case("version-0.9", ["DM112"], _version_0_9()),
     Case("newer-minor", ["DM111", "DM130", "DM130"], small(), [
@@ -229,6 +246,7 @@ CASES = [
     ]),
     Case("teacher-elsewhere", ["DM505"], _elsewhere()),
     Case("unknown-kind", ["DM350"], small(), [put("/statistics/0/kind", "fractal")]),
+    Case("unknown-kind-at-a-tap-of-its-own", ["DM350"], _fractal()),
     Case("unknown-kind-version", ["DM351"], small(), [put("/statistics/0/kind_version", 2)]),
     Case("unknown-role", ["DM321"], small(), [
         put("/statistics/0/tensors/skewness", {
@@ -244,7 +262,9 @@ CASES = [
         put("/statistics/0/count", [1]),
         put("/privacy/tracing_strength/m", 1.414214),
     ]),
-    Case("more-rows-than-samples-bear", ["DM411"], _many_rows()),
+    Case("more-rows-than-samples-bear", ["DM411"], _many_rows("unit")),
+    Case("more-rows-by-channel-at-a-flat-tap", ["DM411"], _many_rows("channel")),
     Case("a-triangle-that-holds-its-samples", ["DM411"], _triangle()),
     Case("input-record-in-standard", ["DM407", "DM408"], full(), [put("/profile", "standard")]),
+    Case("flat-input-by-channel-in-minimal", ["DM407", "DM408"], _channels_of_a_flat_input()),
 ]  # fmt: skip
