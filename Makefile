@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check clean
+.PHONY: demo test clean
 
 demo: $(VENV)/.demo
 	$(BIN)/dfkd-meta demo
@@ -26,7 +26,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(INSTALL) -e '.[data,dev]'
+	$(INSTALL) -e '.[data,dev,report]'
 	@touch $@ $(VENV)/.demo
 
 clean:

@@ -55,6 +55,8 @@ def command(
             progress=progress,
         )
         failed = 0
+        if table and only:
+            raise UsageError("--table shows all there is", hint="leave --only out")
         if table and not bench.journal.exists():
             raise UsageError("there are no results yet", where=str(out), hint="leave --table out")
         try:

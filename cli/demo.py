@@ -37,8 +37,11 @@ def command(
         from dfkd_meta.config import load_config
         from dfkd_meta.data import data_paths
         from dfkd_meta.demo import DemoConfig, run_demo
+        from dfkd_meta.errors import UsageError
         from dfkd_meta.folders import require_free
 
+        if overwrite and out is None:
+            raise UsageError("--overwrite is for the folder of --out", hint="add --out FOLDER")
         settings = load_config(DemoConfig, file=config, assignments=assignments or ())
         progress = TerminalProgress(quiet)
         if out is not None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dfkd_meta_cli.options import AsJson, Device, Quiet, pick_device
+from dfkd_meta_cli.options import AsJson, Device, Factory, Quiet, pick_device
 from dfkd_meta_cli.output import (
     TerminalProgress,
     errors_as_text,
@@ -19,9 +19,7 @@ def command(
     model: Annotated[str, typer.Argument(help="Folder of a model: from train, distill or pull.")],
     data: Annotated[str, typer.Option(help="Labeled data, e.g. digits, a folder or a file.")],
     split: Annotated[str, typer.Option(help="Which split of the data.")] = "test",
-    factory: Annotated[
-        str | None, typer.Option(help="Your own module:factory, for a model that is not built in.")
-    ] = None,
+    factory: Factory = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="One row per class.")] = False,
     device: Device = "auto",
     as_json: AsJson = False,

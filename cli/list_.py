@@ -17,7 +17,7 @@ def command(
     what: Annotated[str, typer.Argument(help=" | ".join(TOPICS))] = "methods",
     of: Annotated[
         str | None,
-        typer.Argument(help="With options: train, export, distill or the name of a method."),
+        typer.Argument(help="With options: train, export, distill, demo or the name of a method."),
     ] = None,
     published: Annotated[
         Path | None,
@@ -97,6 +97,7 @@ def _options(of: str) -> tuple[str, list[dict[str, Any]]]:
 
     from dfkd_meta.config import Config, described
     from dfkd_meta.consumer.pipeline import DistillConfig
+    from dfkd_meta.demo import DemoConfig
     from dfkd_meta.producer.opening import ExportRun
     from dfkd_meta.producer.train import TrainConfig
     from dfkd_meta.synthesis.recipe import find_method
@@ -105,6 +106,7 @@ def _options(of: str) -> tuple[str, list[dict[str, Any]]]:
         "distill": DistillConfig,
         "export": ExportRun,
         "train": TrainConfig,
+        "demo": DemoConfig,
     }
     config = verbs[of] if of in verbs else find_method(of).config
     line = [part for part in reversed(config.mro()) if issubclass(part, Config) and part != Config]

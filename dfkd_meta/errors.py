@@ -18,7 +18,7 @@ class DfkdMetaError(Exception):
     """
 
     code: ClassVar[str] = "DM600"
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
     def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
         super().__init__(message)

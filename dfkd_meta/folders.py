@@ -50,13 +50,13 @@ def require_free(
         there = place.exists()
         if there and not place.is_dir():
             raise UsageError("the output folder is a file", where=str(out))
-        if there and not overwrite and any(place.iterdir()):
-            raise UsageError("the output folder is not empty", where=str(out), hint=hint)
         for what, path, instead in _spared(needed):
             if real_path(path).is_relative_to(place):
                 raise UsageError(
                     f"the output folder would replace {what}", where=str(out), hint=instead
                 )
+        if there and not overwrite and any(place.iterdir()):
+            raise UsageError("the output folder is not empty", where=str(out), hint=hint)
         if os.path.ismount(place):
             raise UsageError(
                 "the output folder is a mount point, which nothing can take the place of",

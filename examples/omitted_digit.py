@@ -1,6 +1,6 @@
 """The omitted digit (Hinton et al. 2015, section 3): a student that never sees a 3 and knows it.
 
-    python examples/omitted_digit.py --data mnist/ --out confusion.png
+    python examples/omitted_digit.py --data mnist/
 
 Teacher and student are those of examples/hinton_mnist.py, but no image of the digit is left in the
 student's data: all that tells of it are the teacher's soft answers. The learned bias of the class
@@ -11,26 +11,23 @@ student calls as many of its own training images a 3 as the teacher does, which 
 of 0.79 it is 199 and 54.)
 
 Prints the errors before and after, the paper's way for comparison only, and the confusion matrix
-after the correction; ``--out`` also receives it as a picture.
+after the correction.
 """
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import torch
 from hinton_mnist import DISTILLED, arguments, train_student, train_teacher
 from torch import Tensor, nn
 
 from dfkd_meta.data import open_data, real_pool
-from dfkd_meta.report.confusion import as_png, as_text, confusion
+from dfkd_meta.report.confusion import as_text, confusion
 
 
 def main() -> None:
     """Train teacher and student, correct the bias, and show who is taken for whom."""
     parser = arguments()
     parser.add_argument("--digit", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="a PNG file for the confusion matrix")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     digit = given.digit
@@ -62,9 +59,6 @@ def main() -> None:
 
     matrix = confusion(labels, corrected.argmax(1), teacher.outputs.num_classes)
     print("\n" + as_text(matrix))
-    if given.out is not None:
-        given.out.write_bytes(as_png(matrix))
-        print(f"\nwritten: {given.out}")
 
 
 def matching_offset(logits: Tensor, digit: int, wanted: int) -> float:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dfkd_meta.errors import UsageError
 from dfkd_meta.folders import write_whole
@@ -17,9 +17,28 @@ from dfkd_meta.folders import write_whole
 Record = dict[str, Any]
 
 
-def read_journal(path: Path) -> dict[str, Record]:
-    """The latest record of every key. A last line without its end was torn by a kill: no record.
+class Costs(NamedTuple):
+    """The columns of seconds and of memory in a table, and what they are called in a record."""
 
+    device: str
+    seconds: str
+    memory_column: str
+    memory: str
+
+
+ON_CPU = Costs("CPU", "cpu_seconds", "peak MiB", "peak_memory_mb")
+ON_GPU = Costs("GPU", "seconds", "peak GPU MiB", "peak_gpu_memory_mb")
+
+
+def costs_of(record: Record) -> Costs:
+    """A CPU counts the seconds of the process, a GPU those on the wall."""
+    return ON_GPU if record["machine"]["device"] == "cuda" else ON_CPU
+
+
+def read_journal(path: Path) -> dict[str, Record]:
+    """The latest record of every key, in the order they were written.
+
+    A last line without its end was torn by a kill: no record.
     Raises UsageError when another line is not a record.
     """
     if not path.exists():
@@ -30,6 +49,7 @@ def read_journal(path: Path) -> dict[str, Record]:
         try:
             record = json.loads(line)
             _check_fields(record)
+            records.pop(record["key"], None)  # a key written again goes to the end
             records[record["key"]] = record
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise UsageError(

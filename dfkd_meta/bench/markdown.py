@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from operator import attrgetter
 from statistics import mean
-from typing import NamedTuple
 
 from dfkd_meta.bench.grid import Budget
+from dfkd_meta.bench.journal import ON_CPU, ON_GPU, Costs
 from dfkd_meta.bench.published import Fact
 from dfkd_meta.bench.references import Machines, Sources
 from dfkd_meta.bench.table import Line, Section
@@ -26,24 +26,12 @@ LEGEND = (
 )
 
 
-class _Costs(NamedTuple):
-    """The columns of seconds and of memory, and what they are called in a journal."""
-
-    device: str
-    seconds: str
-    memory_column: str
-    memory: str
-
-
-ON_CPU = _Costs("CPU", "cpu_seconds", "peak MB", "peak_memory_mb")
-ON_GPU = _Costs("GPU", "seconds", "peak GPU MB", "peak_gpu_memory_mb")
-
 HINTS = {
     "CPU s": "`CPU s` is the process CPU time of synthesis and training together.",
     "GPU s": "`GPU s` is the wall time of synthesis and training on the GPU.",
-    "peak MB": "`peak MB` is the peak resident memory of the run's own process with all libraries "
-    "in it, before evaluation.",
-    "peak GPU MB": "`peak GPU MB` is the most memory that the run's tensors took on the GPU.",
+    "peak MiB": "`peak MiB` is the peak resident memory of the run's own process with all "
+    "libraries in it, before evaluation.",
+    "peak GPU MiB": "`peak GPU MiB` is the most memory that the run's tensors took on the GPU.",
     "published %": "`published` is what the literature reports, with its source below; its "
     "teachers, schedules and numbers of inputs are its own.",
     "authors' code %": "`authors' code` is the final accuracy of one run of the published code on "
@@ -71,7 +59,7 @@ def as_markdown(title: str, sections: Sequence[Section]) -> str:
 def _section(section: Section, sources: Sources, machines: Machines) -> str:
     lines = [line for line in section.lines if line.records or line.reasons]
     pending = [f"`{line.label}`" for line in section.lines if line not in lines]
-    costs = ON_GPU if any(line.device == "cuda" for line in lines) else ON_CPU
+    costs = ON_GPU if any(line.costs is ON_GPU for line in lines) else ON_CPU
     facts = {line.label: (section.published(line), section.code(line)) for line in lines}
     columns = ["method", "accuracy %", "n", f"{costs.device} s", "images", "steps"]
     columns.append(costs.memory_column)
@@ -121,7 +109,7 @@ def _by_sidecar(sections: Sequence[Section]) -> str:
         rows.append(
             [
                 f"`{section.profile}`",
-                bytes_text(record["sidecar"]["bytes"]),
+                _sizes(section),
                 "" if strength is None else f"{strength:.2f}",
                 {True: "yes", False: "no"}.get(by_class, ""),
                 *(found[label][index] for label in compared),
@@ -162,7 +150,7 @@ def _score(line: Line) -> str:
     return f"{mean(scores):.2f}{spread}"
 
 
-def _numbers(line: Line, costs: _Costs) -> list[str]:
+def _numbers(line: Line, costs: Costs) -> list[str]:
     score = _score(line)
     if not score:
         return [f"`{line.label}`", _status(line), "0", "", "", "", ""]
@@ -183,21 +171,26 @@ def _cited(fact: Fact, section: Section, sources: Sources) -> str:
     return f"{fact.accuracy:.2f}{elsewhere} {sources.cite(fact)}"
 
 
-def _circumstances(section: Section, costs: _Costs) -> str:
+def _circumstances(section: Section, costs: Costs) -> str:
     record = section.record
     words = []
     if record is not None:
         teacher, score = record["teacher"], record["teacher"]["accuracy"]
         known = "" if score is None else f", {100 * score:.2f} %"
         words.append(f"Teacher `{teacher['architecture']}`{known}")
-        size = record["sidecar"]["bytes"]
-        words.append(f"sidecar `{section.profile}`, {bytes_text(size)}")
+        words.append(f"sidecar `{section.profile}`, {_sizes(section)}")
     else:
         words.append(f"Sidecar `{section.profile}`")
     return "; ".join([*words, _budget(section.budget, section.spending, costs)]) + "."
 
 
-def _budget(name: str, budget: Budget, costs: _Costs) -> str:
+def _sizes(section: Section) -> str:
+    """Sidecars of one name may have been several, made by several versions."""
+    records = [record for line in section.lines for record in line.records]
+    return " or ".join(dict.fromkeys(bytes_text(one["sidecar"]["bytes"]) for one in records))
+
+
+def _budget(name: str, budget: Budget, costs: Costs) -> str:
     if budget.cpu_seconds is None:
         return f"budget `{name}`"
     share = f"{100 * budget.share:.0f} % of it for images made beforehand"

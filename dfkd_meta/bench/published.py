@@ -121,22 +121,22 @@ FACTS: tuple[Fact, ...] = (
 
 def published_for(benchmark: str | None, teacher: str, student: str, method: str) -> list[Fact]:
     """The published numbers of ``method`` on exactly this pair of networks."""
-    found = [fact for fact in _of(method) if fact.cpu_seconds is None]
-    return [fact for fact in found if fact.pair.is_of(benchmark, teacher, student)]
+    return [fact for fact in _of(method) if fact.pair.is_of(benchmark, teacher, student)]
 
 
 def other_pairs(benchmark: str | None, method: str) -> list[Fact]:
     """The published numbers of ``method`` on this data set, for the first pair that has any."""
-    found = [fact for fact in _of(method) if fact.cpu_seconds is None]
-    found = [fact for fact in found if fact.pair.benchmark == benchmark]
+    found = [fact for fact in _of(method) if fact.pair.benchmark == benchmark]
     return [fact for fact in found if fact.pair == found[0].pair]
 
 
 def code_of_authors(benchmark: str | None, teacher: str, student: str, method: str) -> list[Fact]:
     """Measurements of the authors' own code on this pair."""
-    found = [fact for fact in _of(method) if fact.cpu_seconds is not None]
+    found = _of(method, measured=True)
     return [fact for fact in found if fact.pair.is_of(benchmark, teacher, student)]
 
 
-def _of(method: str) -> list[Fact]:
-    return [fact for fact in FACTS if fact.method == method]
+def _of(method: str, *, measured: bool = False) -> list[Fact]:
+    """What is published of a method, or what was measured of its authors' code."""
+    found = [fact for fact in FACTS if fact.method == method]
+    return [fact for fact in found if (fact.cpu_seconds is not None) == measured]

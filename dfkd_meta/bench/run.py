@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,13 +17,14 @@ from dfkd_meta.bench.grid import Grid
 from dfkd_meta.bench.journal import (
     Record,
     append_record,
+    costs_of,
     only_one,
     read_journal,
     repair_journal,
     unfinished,
 )
 from dfkd_meta.bench.places import Places
-from dfkd_meta.bench.tasks import Answer, CellTask, TeacherTask
+from dfkd_meta.bench.tasks import Answer, CellTask, TeacherTask, WorkerError
 from dfkd_meta.bench.teachers import ReadyTeacher, Teachers
 from dfkd_meta.bench.workers import Workers, threads_per_run
 from dfkd_meta.errors import DfkdMetaError, UsageError
@@ -52,19 +54,23 @@ class Bench:
 
 @dataclass(frozen=True)
 class Job:
-    """A run with its teacher at hand: ``key`` files its result, ``place`` is its folder."""
+    """A run with its teacher at hand: ``key`` files its result, ``place`` is its folder.
+
+    ``elsewhere`` is the key that its result has from the other kind of device.
+    """
 
     run: Run
     teacher: ReadyTeacher
     key: str
     place: Path
+    elsewhere: str
 
 
 def results(bench: Bench) -> list[tuple[Run, Record | None]]:
     """Every run of the grid with what the journal says of it.
 
-    Where a teacher is not at hand, so that nothing can be compared with it, that is the latest
-    result under the names of the run.
+    Where the other kind of device alone has a result, that is it. Where a teacher is not at hand,
+    so that nothing can be compared with it, it is the latest result under the names of the run.
     """
     records = read_journal(bench.journal)
     by_name = {json.dumps(record["cell"], sort_keys=True): record for record in records.values()}
@@ -73,7 +79,8 @@ def results(bench: Bench) -> list[tuple[Run, Record | None]]:
     found, unsure = [], 0
     for run in runs:
         if run.cell in jobs:
-            record = records.get(jobs[run.cell].key)
+            job = jobs[run.cell]
+            record = records.get(job.key) or records.get(job.elsewhere)
         else:
             record = by_name.get(json.dumps(asdict(run.cell), sort_keys=True))
             unsure += record is not None
@@ -132,7 +139,7 @@ def _make_teachers(bench: Bench, runs: Sequence[Run], workers: Workers, threads:
         shutil.rmtree(place, ignore_errors=True)
         answer = workers.do(task, place)
         if answer.status != "done":
-            raise DfkdMetaError(f"teacher {name}, profile {profile}: {answer.reason}")
+            raise WorkerError(f"teacher {name}, profile {profile}: {answer.reason}", answer)
         shutil.rmtree(place, ignore_errors=True)
         if bench.teachers.find(name, profile) is None:
             raise DfkdMetaError(f"teacher {name}, profile {profile}, changed while it was made")
@@ -140,22 +147,28 @@ def _make_teachers(bench: Bench, runs: Sequence[Run], workers: Workers, threads:
 
 def _jobs(bench: Bench, runs: Sequence[Run]) -> list[Job]:
     """The runs whose teacher is ready; each teacher is looked at once."""
-    named = {(run.cell.teacher, run.cell.profile) for run in runs}
-    teachers = {pair: bench.teachers.find(*pair) for pair in named}
-    found = [(run, teachers[run.cell.teacher, run.cell.profile]) for run in runs]
+    teachers = {}
+    for pair in {(run.cell.teacher, run.cell.profile) for run in runs}:
+        with suppress(UsageError):  # a variable is not set: nobody can say what it was made from
+            teachers[pair] = bench.teachers.find(*pair)
+    found = [(run, teachers.get((run.cell.teacher, run.cell.profile))) for run in runs]
     return [_job(bench, run, teacher) for run, teacher in found if teacher is not None]
 
 
 def _job(bench: Bench, run: Run, teacher: ReadyTeacher) -> Job:
     entry = bench.grid.teachers[run.cell.teacher]
-    key = result_key(
-        run,
-        sidecar=teacher.digest,
-        test=str(entry.test or entry.data),
-        device=bench.device.split(":")[0],
-        package=versions()["dfkd_meta"],
+    here = bench.device.split(":")[0]
+    key, elsewhere = (
+        result_key(
+            run,
+            sidecar=teacher.digest,
+            test=str(entry.test or entry.data),
+            device=device,
+            package=versions()["dfkd_meta"],
+        )
+        for device in (here, "cpu" if here == "cuda" else "cuda")
     )
-    return Job(run, teacher, key, bench.out / "runs" / f"{run.config.method}-{key}")
+    return Job(run, teacher, key, bench.out / "runs" / f"{run.config.method}-{key}", elsewhere)
 
 
 def _make_runs(bench: Bench, jobs: Sequence[Job], workers: Workers, threads: int) -> list[Record]:
@@ -232,9 +245,9 @@ def _line(run: Run, record: Record) -> str:
     found = record.get("result")
     if not found:
         return f"{run.cell}: {record['status']}: {record['reason']}"
-    on, spent = ("GPU", "seconds") if record["machine"]["gpu"] else ("CPU", "cpu_seconds")
-    seconds = sum(found[spent].values())
-    return f"{run.cell}: {100 * found['accuracy']:.2f} % in {seconds:.0f} {on} s"
+    costs = costs_of(record)
+    seconds = sum(found[costs.seconds].values())
+    return f"{run.cell}: {100 * found['accuracy']:.2f} % in {seconds:.0f} {costs.device} s"
 
 
 def duration(seconds: float) -> str:

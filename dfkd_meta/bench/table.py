@@ -11,7 +11,7 @@ from typing import Any
 
 from dfkd_meta.bench.cells import CONTROLS, Run
 from dfkd_meta.bench.grid import Budget, Grid
-from dfkd_meta.bench.journal import Record, unfinished
+from dfkd_meta.bench.journal import ON_CPU, Costs, Record, costs_of, unfinished
 from dfkd_meta.bench.published import Fact, code_of_authors, other_pairs, published_for
 
 AXES = ("teacher", "student", "profile", "budget")
@@ -44,7 +44,7 @@ class Line:
     def curve(self) -> list[tuple[float, float]]:
         """Mean seconds (CPU time, or GPU wall time) and mean accuracy at each look on the way."""
         curves = [found for r in self.records if (found := _at(r, ("result", "curve")))]
-        clock = "seconds" if self.device == "cuda" else "cpu_seconds"
+        clock = self.costs.seconds
         return [
             (mean(point[clock] for point in points), mean(point["accuracy"] for point in points))
             for points in zip(*curves, strict=False)
@@ -54,6 +54,11 @@ class Line:
     def device(self) -> str | None:
         """Where the runs took place: cpu or cuda; None while none is finished."""
         return self.records[0]["machine"]["device"] if self.records else None
+
+    @property
+    def costs(self) -> Costs:
+        """How its costs are told; as on a CPU while no run is finished."""
+        return costs_of(self.records[0]) if self.records else ON_CPU
 
     def total(self, name: str) -> list[float]:
         """Synthesis and training together of every finished run; ``name`` is a kind of seconds."""
@@ -189,7 +194,7 @@ def curves_as_csv(sections: Sequence[Section]) -> str:
 def _csv_row(section: Section, line: Line) -> dict[str, Any]:
     scores = line.values("result", "accuracy")
     published = [fact for fact in section.published(line) if section.own(fact)]
-    record = section.record
+    record = next(iter(line.records), section.record)
     means = {
         "cpu_seconds": line.total("cpu_seconds"),
         "cpu_seconds_synthesis": line.values("result", "cpu_seconds", "synthesis"),

@@ -9,6 +9,7 @@ from pydantic import Field
 from dfkd_meta.bench.grid import Grid
 from dfkd_meta.config import Config
 from dfkd_meta.consumer.pipeline import DistillConfig
+from dfkd_meta.errors import DfkdMetaError
 from dfkd_meta.synthesis.recipe import SHARE
 
 
@@ -55,9 +56,18 @@ class Task(Config):
 class Answer(Config):
     """How it went: ``refused`` when the method cannot run on this teacher and sidecar.
 
-    ``facts`` are the measurements of a finished cell.
+    ``exit_code`` is that of the error, ``facts`` are the measurements of a finished cell.
     """
 
     status: Literal["done", "refused", "failed"]
     reason: str | None = None
+    exit_code: int = 1
     facts: dict[str, Any] = Field(default_factory=dict)
+
+
+class WorkerError(DfkdMetaError):
+    """What a worker refused: its exit code is the one of the error there."""
+
+    def __init__(self, message: str, answer: Answer) -> None:
+        super().__init__(message)
+        self.exit_code = answer.exit_code

@@ -31,7 +31,8 @@ def main(task_file: Path, answer_file: Path) -> None:
     except DfkdMetaError as error:  # a missing file may be there next time
         where = f" ({error.where})" if error.where else ""
         hint = f" - {error.hint}" if error.hint else ""
-        answer = Answer(status="failed", reason=error.message + where + hint)
+        reason = error.message + where + hint
+        answer = Answer(status="failed", reason=reason, exit_code=error.exit_code)
     write_text(answer_file, answer.model_dump_json())
 
 

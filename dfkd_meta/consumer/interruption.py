@@ -101,7 +101,7 @@ def _digest(batch: SyntheticBatch) -> str:
     tensors = [batch.images] if batch.labels is None else [batch.images, batch.labels]
     digest = hashlib.sha256()
     for tensor in tensors:
-        digest.update(tensor.cpu().contiguous().numpy().ravel())
+        digest.update(tensor.cpu().contiguous().numpy().ravel().data)
     return digest.hexdigest()
 
 

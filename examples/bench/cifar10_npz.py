@@ -25,14 +25,18 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("out", type=Path)
     given = parser.parse_args()
-    read = packed if (given.folder / "decode_cifar10.py").exists() else binary
     arrays: dict[str, NDArray[np.generic]] = {}
     for split, names in BATCHES.items():
-        parts = [read(given.folder, name) for name in names]
+        parts = [batch(given.folder, name) for name in names]
         arrays[f"{split}_images"] = np.concatenate([images for images, _ in parts])
         arrays[f"{split}_labels"] = np.concatenate([labels for _, labels in parts])
     np.savez(given.out, **arrays)
     print(f"wrote {given.out}: {len(arrays['train_labels']):,} + {len(arrays['test_labels']):,}")
+
+
+def batch(folder: Path, name: str) -> Batch:
+    """A batch of whichever version lies in the folder."""
+    return (packed if (folder / "decode_cifar10.py").exists() else binary)(folder, name)
 
 
 def binary(folder: Path, name: str) -> Batch:

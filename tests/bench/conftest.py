@@ -96,11 +96,15 @@ def facts(accuracy: float, **more: Any) -> dict[str, Any]:
 
 
 class FakeWorkers:
-    """Answers at once; ``done`` lists the cells asked for, ``answers`` maps a method to others."""
+    """Answers at once; ``done`` lists the cells asked for.
+
+    ``answers`` maps a method to another answer, ``before`` to what is done before it answers.
+    """
 
     def __init__(self) -> None:
         self.done: list[CellTask] = []
         self.answers: dict[str, Answer | type[BaseException]] = {}
+        self.before: dict[str, Callable[[], None]] = {}
         self.teachers_made = 0
 
     def __call__(self, threads: int, environment: dict[str, str]) -> FakeWorkers:
@@ -126,6 +130,7 @@ class FakeWorkers:
             made.make(task.name, task.profile, device=torch.device("cpu"), progress=Silent())
             return Answer(status="done")
         self.done.append(task)
+        self.before.get(task.config.method, lambda: None)()
         answer = self.answers.get(task.config.method)
         if isinstance(answer, type):
             raise answer

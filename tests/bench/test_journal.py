@@ -41,6 +41,9 @@ def test_the_latest_record_of_a_key_counts(tmp_path: Path) -> None:
     for value in (1, 2):
         append_record(path, {**REFUSED, "key": "k", "value": value})
     assert read_journal(path) == {"k": {**REFUSED, "key": "k", "value": 2}}
+    for key in ("other", "k"):
+        append_record(path, {**REFUSED, "key": key})
+    assert list(read_journal(path)) == ["other", "k"]  # in the order they were written
 
 
 DONE = json.dumps({**REFUSED, "key": "k", "status": "done"})

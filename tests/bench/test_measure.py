@@ -81,9 +81,11 @@ def test_test_data_that_do_not_fit_are_refused_before_the_run(
 
 
 def test_the_peak_is_that_of_this_process() -> None:
+    """In MiB: in another unit the peak would be outside these bounds."""
     before = peak_memory_mb()
-    held = torch.ones(2**26)  # 256 MiB
-    assert peak_memory_mb() >= max(before, held.numel() * 4 / 2**20)
+    held = torch.ones(2**26)
+    size = held.numel() * 4 / 2**20
+    assert max(before, size) <= peak_memory_mb() < before + 1.5 * size
 
 
 def test_the_curve_is_seen_on_the_way_and_changes_nothing(task: CellTask, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,11 +105,20 @@ def test_a_refusal_is_a_result_and_a_failure_is_not(
 def test_an_interrupt_loses_nothing_that_was_written(
     bench: Bench, fake_workers: FakeWorkers
 ) -> None:
+    def written_first() -> None:
+        deadline = time.monotonic() + 60
+        while not (bench.journal.exists() and bench.journal.read_bytes().endswith(b"\n")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
     fake_workers.answers = {"scratch": KeyboardInterrupt}
+    fake_workers.before = {"scratch": written_first}
     with pytest.raises(KeyboardInterrupt):
         run_grid(bench)
     written = read_journal(bench.journal)
-    assert {record["cell"]["method"] for record in written.values()} <= {"recorded", "noise"}
+    methods = {record["cell"]["method"] for record in written.values()}
+    assert methods
+    assert methods <= {"recorded", "noise"}
     fake_workers.answers.clear()
     made = run_grid(bench)
     assert len(made) + len(written) == 6
@@ -140,6 +150,21 @@ def test_a_device_has_results_of_its_own(bench: Bench, fake_workers: FakeWorkers
     run_grid(replace(bench, device="cuda:0"), ["method=noise"])
     run_grid(replace(bench, device="cuda:1"), ["method=noise"])
     assert [task.device for task in fake_workers.done] == ["cpu"] * 2 + ["cuda:0"] * 2
+
+
+def test_results_of_the_other_kind_of_device_are_shown(
+    bench: Bench, fake_workers: FakeWorkers
+) -> None:
+    """A table asks for no device: on a machine with a GPU it shows what was made on the CPU."""
+    run_grid(bench, ["method=noise"])
+    for device in ("cpu", "cuda:0"):
+        found = results(replace(bench, device=device))
+        assert {run.cell.method for run, record in found if record} == {"noise"}
+    fake_workers.answers = {"noise": Answer(status="done", facts=facts(0.9))}
+    run_grid(replace(bench, device="cuda"), ["method=noise"])
+    for device, best in (("cpu", 0.6), ("cuda", 0.9)):
+        shown = [record for _, record in results(replace(bench, device=device)) if record]
+        assert max(record["result"]["accuracy"] for record in shown) == best
 
 
 def test_what_is_left_out_is_not_run(
@@ -202,11 +227,30 @@ def test_a_teacher_that_cannot_be_made_stops_the_bench(
         run_grid(bench)
 
 
+def test_the_exit_code_is_that_of_the_error_in_the_worker(bench: Bench, grid_file: Path) -> None:
+    gone = changed(bench, grid_file, "${TEACHER}", "./gone")
+    with pytest.raises(DfkdMetaError, match="give a folder that exists") as caught:
+        run_grid(gone)
+    assert caught.value.exit_code == UsageError.exit_code != DfkdMetaError.exit_code
+
+
 def test_results_of_a_journal_with_other_runs(bench: Bench, fake_workers: FakeWorkers) -> None:
     run_grid(bench, ["method=noise"])
     other = next(record for _, record in results(bench) if record is not None)
     append_record(bench.journal, {**other, "key": "of another grid"})
     assert sum(record is not None for _, record in results(bench)) == 2
+
+
+def test_results_are_shown_where_a_variable_is_not_set(
+    bench: Bench, fake_workers: FakeWorkers, grid_file: Path
+) -> None:
+    run_grid(bench, ["method=noise"])
+    made_here = 'model = "digits_cnn"\nweights = "${NOT_SET}"\nprofiles = ["full"]'
+    told = Told()
+    other = changed(bench, grid_file, 'published = { full = "${TEACHER}" }', made_here)
+    found = results(replace(other, progress=told))
+    assert {run.cell.method for run, record in found if record} == {"noise"}
+    assert any("2 results are of teachers that are not here" in step for step in told.steps)
 
 
 @pytest.mark.parametrize(

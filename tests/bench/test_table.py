@@ -144,6 +144,18 @@ def test_sidecars_are_compared_side_by_side(tmp_path: Path) -> None:
     assert "What a sidecar buys: digits" not in shown
 
 
+def test_a_section_names_every_sidecar_that_its_rows_had(grid: Grid) -> None:
+    found = results_of(grid)
+    for run, record in found:
+        if record and run.cell.teacher == "lenet5" and run.cell.method == "noise":
+            record["sidecar"] = {"bytes": 23_229}
+    sections = sections_of(grid, found)
+    assert "sidecar `full`, 4.81 MB or 23.2 KB; budget" in as_markdown(grid.title, sections)
+    rows = csv.DictReader(io.StringIO(as_csv(sections)))
+    sizes = {row["method"]: row["sidecar_bytes"] for row in rows if row["teacher"] == "lenet5"}
+    assert (sizes["recorded"], sizes["noise"]) == ("4812136", "23229")
+
+
 def test_rows_of_several_machines_say_which(grid: Grid) -> None:
     results = [(run, record_of(run)) for run in runs_of(grid) if run.cell.method in SCORES]
     for run, record in results:
@@ -168,8 +180,8 @@ def test_on_a_gpu_its_seconds_are_shown(grid: Grid) -> None:
     text = as_markdown(grid.title, sections_of(grid, found))
     assert "| GPU s |" in text
     assert "CPU s" not in text
-    assert "| peak GPU MB |" in text
-    assert "| 4,321 |" in text.replace("  ", "")
+    assert "| peak GPU MiB |" in text
+    assert " 4,321 |" in text
     assert "NVIDIA H200." in text
     assert "wall time" in text
 

@@ -108,6 +108,9 @@ def test_json_and_table_show_what_there_is(grid: Path, tmp_path: Path) -> None:
     assert some.exit_code == 0, some.output
     (record,) = json.loads(some.stdout)
     assert record["cell"]["seed"] == 1
+    picked = run(app, [*command, "--table", "--only", "method=noise"])
+    assert picked.exit_code == 2
+    assert "--table shows all there is" in picked.stderr
     shown = run(app, [*command, "--table"])
     assert shown.exit_code == 0
     assert "**3 runs are still to be made.**" in shown.stdout

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from dfkd_meta_cli.main import app
 from tests.support.hub_fixture import REPO, point_client_at
 from tests.support.loopback_hub import LoopbackHub
+from tests.support.small_recipes import write_blobs
 
 Published = Callable[[str, str], Path]
 run = CliRunner().invoke
@@ -85,6 +86,19 @@ def test_a_weight_file_changed_after_publication(
     assert list(tmp_path.glob("*student*")) == []
 
 
+def test_a_budget_decides_the_steps(published: Published, tmp_path: Path) -> None:
+    teacher = str(published("digits_cnn", "minimal"))
+    command = ["distill", teacher, "--out", str(tmp_path / "student"), "--method", "noise"]
+    done = run(app, [*command, "--budget", "0.5s", "--set", "training.batch_size=32", "--json"])
+    assert done.exit_code == 0, done.output
+    facts = json.loads(done.stdout)
+    assert 1 <= facts["config"]["training"]["steps"] < 4_000  # which it is without
+    assert f"training.steps={facts['config']['training']['steps']}" in facts["command"]
+    wrong = run(app, [*command, "--budget", "soon", "--overwrite"])
+    assert wrong.exit_code == 2
+    assert "no duration" in wrong.stderr
+
+
 def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     point_client_at("http://127.0.0.1:9", tmp_path / "home", monkeypatch)
     result = run(app, ["distill", REPO, "--out", str(tmp_path / "student")])
@@ -93,18 +107,9 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_train_export_validate_distill_evaluate_on_arrays(tmp_path: Path) -> None:
-    import numpy as np
-
-    from tests.support.published import blobs
-
-    arrays = {}
-    for split in ("train", "test"):
-        data = blobs(split)
-        arrays[f"{split}_images"] = data.read(slice(None)).numpy()
-        arrays[f"{split}_labels"] = data.labels
-    np.savez(tmp_path / "blobs.npz", **arrays)
-    data, teacher, published, student = (
-        str(tmp_path / name) for name in ("blobs.npz", "teacher", "published", "student")
+    data = str(write_blobs(tmp_path))
+    teacher, published, student = (
+        str(tmp_path / name) for name in ("teacher", "published", "student")
     )
     commands = [
         ["train", "digits_cnn", "--data", data, "--out", teacher, "--set", "training.steps=40"],

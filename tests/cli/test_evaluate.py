@@ -16,7 +16,6 @@ from dfkd_meta.sidecar.manifest import InputSpec, OutputSpec
 from dfkd_meta.teachers import build_model, save_model
 from dfkd_meta_cli.main import app
 
-torch.set_num_threads(1)
 SPEC = InputSpec(
     shape=[1, 8, 8], axes=["c", "h", "w"], value_range=[0.0, 1.0], mean=[0.0], std=[1.0]
 )
@@ -66,6 +65,18 @@ def test_text(model: Path, data: Path) -> None:
     assert "60.00 %" in result.stdout
     assert "bee" in result.stdout
     assert "bee" not in run(model, "--data", data, "-q").stdout
+
+
+def test_the_split_that_was_asked_for(model: Path, tmp_path: Path) -> None:
+    parts = {"train": [1, 1, 1], "test": [0, 1]}
+    arrays = {f"{name}_labels": labels for name, labels in parts.items()}
+    for name, labels in parts.items():
+        arrays[f"{name}_images"] = np.zeros((len(labels), 8, 8), np.uint8)
+    np.savez(tmp_path / "two.npz", **arrays)
+    for split, score in (("train", 1.0), ("test", 0.5)):
+        result = run(model, "--data", tmp_path / "two.npz", "--split", split, "--json")
+        assert json.loads(result.stdout)["accuracy"] == score
+    assert run(model, "--data", tmp_path / "two.npz", "--split", "no").exit_code != 0
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from typer.testing import CliRunner, Result
 
 from dfkd_meta.sidecar import InputSpec, OutputSpec, read_sidecar
 from dfkd_meta.teachers import build_model, save_model
 from dfkd_meta_cli.main import app
 
-torch.set_num_threads(1)
 INPUTS = [
     "--set=inputs.shape=[1,8,8]",
     "--set=inputs.value_range=[0,1]",

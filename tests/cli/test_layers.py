@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from typer.testing import CliRunner, Result
 
 from dfkd_meta.sidecar.manifest import InputSpec, OutputSpec
 from dfkd_meta.teachers import build_model, save_model
 from dfkd_meta_cli.main import app
 
-torch.set_num_threads(1)
 ARGUMENTS: dict[str, Any] = {"num_classes": 3, "shape": [1, 8, 8], "width": 0.25}
 INPUT = ["--set", "inputs={shape=[1,8,8], value_range=[0.0,1.0], mean=[0.0], std=[1.0]}"]
 CLASSES = ["--set", "num_classes=3", "--set", "arguments.width=0.25"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -16,6 +18,7 @@ from dfkd_meta_cli.main import app
         ("distill", "training.steps", "4000"),
         ("export", "profile", '"standard"'),
         ("train", "seed", "0"),
+        ("demo", "student_training.steps", "1000"),
         ("recorded", "options.steps", "60"),
         ("real_data", "options.data", ""),
     ],
@@ -37,6 +40,19 @@ def test_options_of_nothing() -> None:
     result = CliRunner().invoke(app, ["list", "options", "recordd"])
     assert result.exit_code == 2
     assert "did you mean recorded" in result.stderr
+
+
+def test_methods_for_a_folder_with_the_weights_of_their_terms(
+    published: Callable[[str, str], Path],
+) -> None:
+    folder = published("digits_cnn", "minimal")
+    listed = ["list", "methods", "--for", str(folder), "--json"]
+    rows = {row["method"]: row for row in json.loads(CliRunner().invoke(app, listed).stdout)}
+    assert {name for name, row in rows.items() if float(row["bn"] or 0)} >= {"recorded", "cmi"}
+    assert rows["noise"]["bn"] == rows["noise"]["note"] == ""
+    assert rows["lopes_all_layers_dropout"]["note"].startswith("cannot run")
+    refused = CliRunner().invoke(app, ["list", "losses", "--for", str(folder)])
+    assert refused.exit_code == 2
 
 
 def test_defaults_of_options_are_those_of_the_verb() -> None:

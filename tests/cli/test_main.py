@@ -5,10 +5,12 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from dfkd_meta_cli import main as main_module
 
@@ -28,6 +30,17 @@ def test_a_full_disk_is_one_line() -> None:
     assert done.returncode == 3
     assert done.stderr.startswith("error: the system refused")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    shown = CliRunner().invoke(main_module.app, ["--version"])
+    assert (shown.exit_code, shown.stdout) == (0, version("dfkd-meta") + "\n")
+
+
+def test_a_demo_has_nothing_to_overwrite_without_a_folder() -> None:
+    refused = CliRunner().invoke(main_module.app, ["demo", "--overwrite"])
+    assert refused.exit_code == 2
+    assert "--out" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,17 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from dfkd_meta_cli import publish, pull
+from dfkd_meta_cli.main import app
 from tests.support.hub_fixture import REPO
 from tests.support.loopback_hub import LoopbackHub
 from tests.support.tiny_sidecar import make_tiny_sidecar
 
-app = typer.Typer()
-app.command("publish")(publish.command)
-app.command("pull")(pull.command)
 run = CliRunner().invoke
 
 

@@ -9,18 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from dfkd_meta.producer import publish as producer
-from dfkd_meta_cli import publish, pull
+from dfkd_meta_cli.main import app
 from tests.support.hub_fixture import REPO
 from tests.support.loopback_hub import LoopbackHub
 from tests.support.tiny_sidecar import make_tiny_sidecar
 
-app = typer.Typer()
-app.command("publish")(publish.command)
-app.command("pull")(pull.command)
 run = CliRunner().invoke
 
 
@@ -37,6 +33,12 @@ def test_pull_into_a_folder(published: LoopbackHub, tmp_path: Path) -> None:
     assert str(local) in result.stdout
     assert f"{REPO}@{published.repos[REPO].history[-1]}" in result.stdout
     assert (local / "model.safetensors").is_file()
+
+
+def test_pull_into_a_cache_of_ones_own(published: LoopbackHub, tmp_path: Path) -> None:
+    result = run(app, ["pull", REPO, "--cache-dir", str(tmp_path / "cache"), "--json"])
+    assert result.exit_code == 0, result.output
+    assert Path(json.loads(result.stdout)["folder"]).is_relative_to(tmp_path / "cache")
 
 
 def test_what_else_is_in_the_folder_is_not_pulled(published: LoopbackHub, tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ def point_client_at(url: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> No
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_UPDATE_CHECK": "1",
         "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",  # the one that counts where a machine has both
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dfkd_meta.checkpoint import load_state, save_state
 from dfkd_meta.distillation.students import build_student
 from dfkd_meta.errors import MethodError
 from dfkd_meta.sidecar import InputSpec, OutputSpec, Sidecar, Tap, read_sidecar
@@ -63,22 +62,6 @@ def test_gradients_reach_every_layer_of_the_generator(
     before = weights(recipe)
     synthesizer(recipe, teacher).make_batch(BATCH)
     assert all(not torch.equal(a, b) for a, b in zip(before, weights(recipe), strict=True))
-
-
-@pytest.mark.parametrize("name", ONLINE)
-def test_a_saved_run_continues_bit_for_bit(
-    name: str, digits: tuple[Teacher, Sidecar], tmp_path: Path
-) -> None:
-    teacher, sidecar = digits
-    first = synthesizer(recipe_of(name, teacher, sidecar), teacher)
-    for _ in range(3):
-        first.make_batch(BATCH)
-    save_state(tmp_path / "state", first.state())
-    expected = [first.make_batch(BATCH).images, first.fresh_batch(5).images]
-    second = synthesizer(recipe_of(name, teacher, sidecar), teacher, seed=9)
-    second.load_state(load_state(tmp_path / "state"))
-    assert torch.equal(expected[0], second.make_batch(BATCH).images)
-    assert torch.equal(expected[1], second.fresh_batch(5).images)
 
 
 def test_dafl_learns_to_make_clear_inputs_of_every_class(digits: tuple[Teacher, Sidecar]) -> None:
