@@ -105,6 +105,22 @@ def test_what_is_no_state_is_refused(tmp_path: Path) -> None:
         load_state(tmp_path / "none")
 
 
+def test_a_disk_that_fails_late_is_said_and_leaves_the_earlier_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = {"weights": torch.arange(100)}
+    save_state(tmp_path / "s", state)
+
+    def failing(file: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(checkpoint.os, "fsync", failing)
+    with pytest.raises(DfkdMetaError, match="cannot write"):
+        save_state(tmp_path / "s", {"weights": torch.zeros(100)})
+    assert same(state, load_state(tmp_path / "s"))
+    assert list(tmp_path.iterdir()) == [tmp_path / "s"]
+
+
 def test_a_full_disk_is_said_and_leaves_the_earlier_file(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")  # not on Windows
     state = {"weights": torch.arange(100)}

@@ -169,6 +169,9 @@ def test_an_output_that_holds_what_is_needed_is_refused(tmp_path: Path) -> None:
     for out in (data.parent, tmp_path / "link", tmp_path):
         with pytest.raises(UsageError, match=r"would replace what is needed: .*data\.npz"):
             require_free(out, overwrite=True, needed=(None, "digits", str(data)))
+        with pytest.raises(UsageError) as caught:
+            require_free(out, needed=(data,))
+        assert caught.value.hint == "choose another --out"  # not one that is refused, too
     require_free(data.parent, overwrite=True, needed=(None, "digits", tmp_path / "elsewhere"))
     require_free(data.parent / "out", needed=(data,))
 

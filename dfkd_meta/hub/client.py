@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from dfkd_meta.errors import HubError
+from dfkd_meta.errors import HubError, UsageError
 from dfkd_meta.hub.failures import Attempt, hub_errors
 
 
@@ -44,10 +45,18 @@ def hide_bars() -> None:
 class Hub:
     """The Hub at ``HF_ENDPOINT``. Without a token the one of 'hf auth login' or HF_TOKEN is used.
 
-    ``cache_dir`` is the cache that all Hugging Face tools share, unless given.
+    ``cache_dir`` is the cache that all Hugging Face tools share, unless given. Raises UsageError
+    for what is no token; the message does not show it.
     """
 
     def __init__(self, *, token: str | None = None, cache_dir: Path | None = None) -> None:
+        if token is not None:
+            token = token.strip()  # a file ends with a newline
+            if not re.fullmatch("[!-~]+", token):
+                raise UsageError(
+                    "the token is empty or holds a character that no token has",
+                    hint="copy it once more, or log in with 'hf auth login'",
+                )
         self._api = HfApi(token=token, library_name="dfkd-meta")
         self.endpoint = self._api.endpoint
         self.offline = constants.is_offline_mode()

@@ -13,6 +13,16 @@ from huggingface_hub import errors as hub
 
 from dfkd_meta.errors import DfkdMetaError, HubError, NetworkError
 
+FAILURES = (
+    HTTPError,
+    hub.EntryNotFoundError,
+    hub.RevisionResolutionError,
+    hub.XetDownloadError,
+    OSError,
+    ValueError,
+    RuntimeError,
+)
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -33,9 +43,7 @@ def hub_errors(attempt: Attempt) -> Iterator[None]:
     """Turn what the Hub client raises into HubError (exit 1) or NetworkError (exit 3)."""
     try:
         yield
-    except (HTTPError, hub.EntryNotFoundError, hub.RevisionResolutionError) as error:
-        raise explain(error, attempt) from error
-    except (OSError, ValueError, RuntimeError, hub.XetDownloadError) as error:
+    except FAILURES as error:
         raise explain(error, attempt) from error
 
 
@@ -60,7 +68,7 @@ def explain(error: Exception, attempt: Attempt) -> DfkdMetaError:
             "the server does not answer as a Hub does", where=attempt.where, hint=_ENDPOINT_HINT
         )
     if isinstance(error, ValueError) and not isinstance(error, HTTPError):
-        return HubError(" ".join(str(error).split()), where=attempt.where)
+        return HubError(_text(error), where=attempt.where)
     for link in _chain(error):
         found = _named(link, attempt) or _by_status(link, attempt) or _unreachable(link, attempt)
         if found is not None:
@@ -136,7 +144,7 @@ def _unreachable(error: BaseException, attempt: Attempt) -> NetworkError | None:
         return NetworkError("the cache lacks it", where=attempt.where, hint=_OFFLINE_HINT)
     if isinstance(error, TransportError):
         return NetworkError(
-            f"the Hub cannot be reached ({error or type(error).__name__})",
+            f"the Hub cannot be reached ({_text(error)})",
             where=attempt.where,
             hint=_NETWORK_HINT,
         )
@@ -149,9 +157,15 @@ def _local(error: Exception, attempt: Attempt) -> DfkdMetaError:
         return NetworkError("the cache lacks it", where=attempt.where, hint=_OFFLINE_HINT)
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         return HubError(f"cannot write: {error.strerror}", where=str(error.filename))
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = _text(error)
     if isinstance(error, OSError | hub.XetDownloadError):
         return NetworkError(
             f"the transfer broke off: {text}", where=attempt.where, hint="run the command again"
         )
     return HubError(text, where=attempt.where)
+
+
+def _text(error: BaseException) -> str:
+    """What an error says, in one line; nothing of a header, which would show the token."""
+    text = " ".join(str(error).split())
+    return type(error).__name__ if not text or "bearer" in text.lower() else text

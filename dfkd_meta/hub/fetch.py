@@ -63,7 +63,9 @@ class Fetch:
     def all_of(self, place: Place) -> None:
         """The manifest, then what it names, each checked against the listing before download."""
         first = Wanted(place, MANIFEST_FILE, MAX_MANIFEST_BYTES)
-        self._file(first, self._listing(place, [MANIFEST_FILE]))
+        listing = self._listing(place, [MANIFEST_FILE])
+        check(first, listing)
+        self._file(first, listing)
         wanted = wanted_files(self._manifest(place), place)
         listings = {
             where: self._listing(where, [file.path for file in wanted if file.place == where])
@@ -87,7 +89,6 @@ class Fetch:
         return manifest
 
     def _file(self, wanted: Wanted, listing: Listing) -> None:
-        check(wanted, listing)
         target = self._folder / wanted.path
         if target.exists() or (listing is not None and wanted.path not in listing):
             return  # both repositories may hold a config.json: the sidecar's own comes first

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dfkd_meta.errors import HubError, UsageError
+from dfkd_meta.folders import real_path
 from dfkd_meta.hub.client import Hub
 from dfkd_meta.hub.fetch import Fetch, Place, invalid, wanted_files
 from dfkd_meta.hub.ids import parse_id, parse_source
@@ -121,7 +122,8 @@ def is_complete(folder: Path) -> bool:
 @contextmanager
 def staging_for(folder: Path) -> Iterator[Path]:
     """A temporary folder on the same disk as ``folder``, gone afterwards."""
-    nearest = next(parent for parent in folder.absolute().parents if parent.is_dir())
+    place = real_path(folder)  # links and mount points lead to other disks
+    nearest = next(path for path in (place, *place.parents) if path.is_dir())
     try:
         staging = tempfile.TemporaryDirectory(prefix=".dfkd-meta-", dir=nearest)
     except OSError as error:
@@ -131,9 +133,16 @@ def staging_for(folder: Path) -> Iterator[Path]:
 
 
 def move_files(staging: Path, folder: Path) -> None:
-    """Rename every file into the folder, the manifest last: without it there is no sidecar."""
+    """Rename every file into the folder, the manifest last: without it there is no sidecar.
+
+    That of an earlier pull goes first, and with it the files of its model that have no successor.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if (folder / MANIFEST_FILE).exists():
+            for name in (MANIFEST_FILE, *MODEL_FILES):
+                if name == MANIFEST_FILE or not (staging / name).exists():
+                    (folder / name).unlink(missing_ok=True)
         for path in sorted(staging.iterdir(), key=lambda path: path.name == MANIFEST_FILE):
             os.replace(path, folder / path.name)
     except OSError as error:

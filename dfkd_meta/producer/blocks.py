@@ -86,7 +86,7 @@ def _record(
     record = StatisticRecord(
         id=request.id,
         kind=request.kind,
-        kind_version=KINDS[request.kind].version if request.kind in KINDS else 1,
+        kind_version=KINDS[request.kind].version,
         taps=list(request.taps),
         reduction=request.reduction,
         scope=request.scope,
@@ -133,7 +133,7 @@ def provenance(
         class_counts=counts,
         preprocessing_sha256=hashlib.sha256(preprocessing).hexdigest(),
         dataset=DatasetRef(
-            name=config.dataset_name or plain_text(dataset.name),
+            name=data_name(dataset, config),
             license=config.dataset_license,
             split=plain_text(dataset.split),
         ),
@@ -147,13 +147,17 @@ def privacy(found: Collection, taps: Sequence[Tap], classes: int, config: Export
     for request, result in found.results:
         if smallest := result.smallest_group:
             here = [by_id[name] for name in request.taps]
-            kind = KINDS.get(request.kind)
-            of_logits = kind is not None and kind.of_logits
-            features = classes if of_logits else feature_count(here, request.reduction)
-            if kind is not None and kind.has_frequencies:
+            kind = KINDS[request.kind]
+            features = classes if kind.of_logits else feature_count(here, request.reduction)
+            if kind.has_frequencies:
                 features *= frequencies_at(here[0])
             strengths[request.id] = tracing_strength(features, smallest)
     return Privacy(min_group_size=config.min_count, tracing_strength=strengths)
+
+
+def data_name(dataset: Dataset, config: ExportConfig) -> str:
+    """What the sidecar calls the data."""
+    return config.dataset_name or plain_text(dataset.name)
 
 
 def plain_text(text: str) -> str:

@@ -15,6 +15,7 @@ from dfkd_meta.data import Dataset, batches, count_batches, match_classes
 from dfkd_meta.distillation.evaluation import accuracy
 from dfkd_meta.folders import ASK_FIRST, new_folder, real_path, require_free
 from dfkd_meta.producer.blocks import (
+    data_name,
     make_records,
     plain_text,
     privacy,
@@ -83,11 +84,14 @@ def export(
     progress.step(
         f"{len(requests)} records over {total:,} batches of {dataset.name}: {in_words(sizes)}"
     )
-    stream = _Stream(teacher, dataset, config, progress)
+    labels_count = by_class or _fits(dataset, teacher)
+    stream = _Stream(teacher, dataset, config, progress, total, labels_count)
     found = collect(teacher, stream, requests, taps, min_count=config.min_count)
     tell_accuracy(found, progress)
     with _destination(teacher, out) as folder:
-        progress.step("writing teacher and sidecar")
+        other = "" if config.dataset_name else " (another name: --set dataset_name=...)"
+        name = data_name(dataset, config)
+        progress.step(f"writing teacher and sidecar, which calls the data {name!r}{other}")
         reference = teacher_reference(teacher, folder, config)
         records, tensors = make_records(teacher, found, folder, reference.files)
         blocks: dict[str, Any] = {
@@ -116,6 +120,8 @@ class _Stream:
     dataset: Dataset
     config: ExportConfig
     progress: Progress
+    total: int
+    labels_count: bool
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         config = self.config
@@ -128,10 +134,8 @@ class _Stream:
             generator=generator,
             limit=config.limit,
         )
-        total = count_batches(self.dataset, config.batch_size, config.limit)
-        counted = config.per_class or _fits(self.dataset, self.teacher)
-        for images, labels in self.progress.track(stream, total=total, what="statistics"):
-            yield images, labels if counted else None
+        for images, labels in self.progress.track(stream, total=self.total, what="statistics"):
+            yield images, labels if self.labels_count else None
 
 
 def _fits(dataset: Dataset, teacher: Teacher) -> bool:

@@ -11,10 +11,10 @@ import torch
 
 from dfkd_meta.errors import TeacherError, UsageError
 from dfkd_meta.producer.config import ExportConfig
-from dfkd_meta.sidecar import Tap
+from dfkd_meta.sidecar import KINDS, Tap
 from dfkd_meta.sidecar.checks.evidence import frequencies_at
 from dfkd_meta.sidecar.redaction import chosen_records
-from dfkd_meta.statistics import RecordRequest, feature_count
+from dfkd_meta.statistics import RecordRequest, feature_count, statistics
 from dfkd_meta.statistics.base import Reduction, Scope
 from dfkd_meta.statistics.kinds.batchnorm import batchnorm_paths
 from dfkd_meta.statistics.kinds.class_similarity import LAYERS
@@ -37,14 +37,19 @@ def plan(
     One of ``config.records`` takes the place of the profile's record of the same id. Without labels
     every record is global, and of too few ``samples`` (None: of enough) there are no quantiles.
     Raises UsageError when a pattern of ``leave_out`` or ``only`` matches none of them, nothing is
-    left, or a record by class is asked for without ``per_class``. Taps that hold the very same
-    tensor (a convolution's output and the input of the BatchNorm after it) count once, except for
-    ``batchnorm`` itself.
+    left, a record by class is asked for without ``per_class``, or one of a kind that is not of the
+    standard. Taps that hold the very same tensor (a convolution's output and the input of the
+    BatchNorm after it) count once, except for ``batchnorm`` itself.
     """
-    if not config.per_class:
-        for request in config.records:
-            if request.scope == "per_class":
-                raise UsageError(f"per_class is false, and records asks for {request.id}")
+    for request in config.records:
+        statistics.get(request.kind)  # names the nearest to one that is misspelled
+        if request.kind not in KINDS:
+            raise UsageError(
+                f"records asks for {request.kind!r}, which a sidecar cannot carry",
+                hint="it can carry " + ", ".join(KINDS),
+            )
+        if request.scope == "per_class" and not config.per_class:
+            raise UsageError(f"per_class is false, and records asks for {request.id}")
     planner = _Planner(config, teacher, taps, labeled=labeled, samples=samples)
     requests = [*planner.minimal()]
     if config.profile in ("standard", "full"):
@@ -174,7 +179,7 @@ class _Planner:
         The map is the first of those with the fewest positions among the deeper half: what is
         where, in large. ``first`` comes before it, if there is room.
         """
-        maps = [place for place in self._hidden() if _positions(place) > 1]
+        maps = [p for p in self._hidden() if _positions(p) > 1 and p != self.last_hidden]
         if not maps or not self.last_hidden or self.last_hidden.linear_in_input:
             return
         config = self.config
@@ -239,7 +244,7 @@ class _Planner:
 def distinct_taps(teacher: Teacher, taps: Sequence[Tap], keep: Tap | None = None) -> list[Tap]:
     """The taps without those that hold the same tensor as another in a forward pass.
 
-    The first of them stays, or ``keep`` if it is one of them.
+    The first of them stays, or ``keep`` if it is one of them; but nothing replaces the input.
     """
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(2, *teacher.inputs.shape, generator=generator).to(teacher.device)
@@ -249,7 +254,7 @@ def distinct_taps(teacher: Teacher, taps: Sequence[Tap], keep: Tap | None = None
         for place in taps:
             tensor = tap.activations[place.id]
             key = tensor.data_ptr(), tensor.shape
-            if key not in places or place == keep:
+            if key not in places or (place == keep and not places[key].is_model_input):
                 places[key] = place
     return list(places.values())
 

@@ -15,8 +15,8 @@ def check_sizes(
 ) -> None:
     """Raises UsageError when the tensor file or the manifest would outgrow the format's limits.
 
-    A manifest is mostly the classes and counts of its per-class records. Both are lower limits:
-    headers and what else is in a manifest are not counted.
+    Tensors count as the most that they can be: of few samples they have fewer rows. A manifest
+    counts as the least: it is mostly the classes and counts of its per-class records.
     """
     tensors = sum(size.stored for size in sizes.values())
     if tensors > MAX_TENSOR_FILE_BYTES:

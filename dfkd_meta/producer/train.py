@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, field_validator
 from torch import Tensor
 
 from dfkd_meta.batches import shuffled
@@ -34,6 +35,8 @@ class TrainConfig(Config):
 
     ``shape`` (channels, height, width) resizes the images; ``mean`` and ``std`` per channel default
     to those of the training images themselves; ``width`` scales the architecture's hidden layers.
+    ``value_range`` (lowest, highest) is what raw values may be: beyond [0, 1] it is by default that
+    of the images up to the next power of two, so that nobody's extremes are published.
     """
 
     seed: int = 0
@@ -41,10 +44,18 @@ class TrainConfig(Config):
     shape: Annotated[list[PositiveInt], Field(min_length=3, max_length=3)] | None = None
     mean: list[float] | None = None
     std: list[PositiveFloat] | None = None
+    value_range: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     label_names: Texts | None = None
     training: TrainingConfig = TrainingConfig(
         losses={"hard": 1.0}, batch_size=128, mixup=0.0, cutmix=0.0
     )
+
+    @field_validator("value_range")
+    @classmethod
+    def _ascends(cls, ends: list[float] | None) -> list[float] | None:
+        if ends is not None and not -math.inf < ends[0] < ends[1] < math.inf:
+            raise ValueError("the first number must be less than the second")
+        return ends
 
 
 def train_network(
@@ -124,12 +135,19 @@ def input_spec(dataset: Dataset, config: TrainConfig) -> InputSpec:
             where=dataset.name,
             hint="look at the data, or state the scale: --set std=[1]",
         )
+    ends = config.value_range or [0.0 - _outward(-low), max(1.0, _outward(high))]
+    if low < ends[0] or high > ends[1]:
+        raise DataError(
+            f"the images reach from {low:g} to {high:g}, beyond the value_range {ends}",
+            where=dataset.name,
+            hint="scale them, or state a wider one: --set value_range=[lowest,highest]",
+        )
     shape = config.shape or list(min(shapes))
     resized = {tuple(shape[1:])} != {one[1:] for one in shapes}
     inputs = InputSpec(
         shape=shape,
         axes=["c", "h", "w"],
-        value_range=[min(0.0, low), max(1.0, high)],
+        value_range=ends,
         mean=config.mean or [round(float(v), 4) for v in mean],
         std=config.std or [round(float(v), 4) for v in std],
         color_order=COLOR_ORDERS.get(len(mean)),
@@ -138,6 +156,11 @@ def input_spec(dataset: Dataset, config: TrainConfig) -> InputSpec:
     inputs = for_all_channels(inputs)
     check_inputs(inputs, dataset.name)
     return inputs
+
+
+def _outward(end: float) -> float:
+    """The next power of two, 0 for what is not positive."""
+    return 2.0 ** math.ceil(math.log2(end)) if end > 0 else 0.0
 
 
 def _measure(

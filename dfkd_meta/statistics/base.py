@@ -7,6 +7,7 @@ Plug-ins register through the entry-point group ``dfkd_meta.statistics.kinds``.
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -88,6 +89,9 @@ class Result:
 class Part(Protocol):
     """A mergeable piece of an accumulator's state; every tensor's first axis is the group."""
 
+    def update_(self, features: Tensor, groups: Tensor) -> None:
+        """Absorb samples: features float64 `n p f`, groups int64 `n`."""
+
     def merge_(self, other: Any) -> None:
         """Absorb another part of the same shape."""
 
@@ -115,6 +119,9 @@ class Scout(Protocol):
     def settle(self) -> Assign:
         """The rule it found: features `n f` and groups `n` to finer groups `n`."""
 
+    def memory(self, features: int) -> int:
+        """The most bytes that it keeps of a tap with so many units."""
+
 
 class Accumulator(ABC):
     """A statistic being computed in one pass, in float64, with memory independent of the samples.
@@ -135,6 +142,12 @@ class Accumulator(ABC):
         self.context = context
         self.parts: dict[str, Part] = {}
 
+    @property
+    def by_position(self) -> bool:
+        """Whether a sample is many observations, so that rows of a root hold no sample."""
+        values = sum(math.prod(tap.shape) for tap in self.context.taps)
+        return self.request.reduction == "channel" and values > self.context.features
+
     def scout(self) -> Scout | None:
         """A fresh look-out, for a statistic whose groups have to be found first; None for others.
 
@@ -144,7 +157,8 @@ class Accumulator(ABC):
 
     def update(self, features: Tensor, groups: Tensor) -> None:
         """Absorb samples: features float64 `n p f` (p observations each), groups int64 `n`."""
-        return None
+        for part in self.parts.values():
+            part.update_(features, groups)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each role to come, known before any sample: the largest it can be.

@@ -23,10 +23,17 @@ class Clusters:
         self.generator = torch.Generator().manual_seed(seed)
         self.kept: dict[int, tuple[Tensor, Tensor]] = {}  # keys `n` and rows `n f` by group
 
+    def memory(self, features: int) -> int:
+        return self.groups * self._room(features) * features * 8
+
+    def _room(self, features: int) -> int:
+        """How many samples of a group are kept."""
+        return min(KEPT, max(1, KEPT_NUMBERS // (self.groups * features)))
+
     def see(self, features: Tensor, groups: Tensor) -> None:
         """Keep those whose random keys are the largest so far: a uniform sample of each group."""
         keys = torch.rand(len(features), generator=self.generator, dtype=torch.float64)
-        room = min(KEPT, max(1, KEPT_NUMBERS // (self.groups * features.shape[1])))
+        room = self._room(features.shape[1])
         for group in present_groups(groups):
             own = (groups == group).cpu()
             mine, rows = keys[own], features[own.to(features.device)]

@@ -75,9 +75,12 @@ def collect(
                 "a mixture goes through the data twice, and an iterator gives them once",
                 hint="pass a list, or an object whose __iter__ starts anew",
             )
+        looked_at = 0
         for batch in _forward(teacher, batches, running.scouted):
             running.look(batch)
+            looked_at += batch.samples
             del batch  # or it would be held while the next one is made
+        check_counts(looked_at, None, min_count)
         running.settle()
     for batch in _forward(teacher, batches, running.taps):
         running.absorb(batch)

@@ -24,7 +24,7 @@ from dfkd_meta.teachers import Teacher
 
 @dataclass(frozen=True)
 class Size:
-    """Bytes of a record: in the sidecar, and of memory while it is computed."""
+    """Bytes of a record: in the sidecar, and of memory while it is computed, each at most."""
 
     stored: int
     memory: int
@@ -47,12 +47,16 @@ def forecast(
         known = KINDS.get(request.kind)
         large = {role for role, rule in (known.roles if known else {}).items() if rule.large}
         state = [] if request.id in twins else accumulator.state().values()
+        kept, scout = 0, accumulator.scout()
+        if scout is not None:
+            check_known([scout.tap], by_id, where=request.id)
+            kept = scout.memory(feature_count([by_id[scout.tap]], "unit"))
         found[request.id] = Size(
             stored=sum(
                 math.prod(shape) * (2 if role in large else 4)
                 for role, shape in accumulator.shapes().items()
             ),
-            memory=sum(tensor.nbytes for tensor in state),
+            memory=kept + sum(tensor.nbytes for tensor in state),
         )
     return found
 

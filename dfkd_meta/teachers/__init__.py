@@ -25,7 +25,6 @@ from dfkd_meta.teachers.teacher import (
     probe,
     suited_layout,
 )
-from dfkd_meta.teachers.weights import load_weights, read_weights
 
 __all__ = [
     "COLOR_ORDERS",
@@ -51,14 +50,12 @@ __all__ = [
     "is_own_code",
     "last_hidden_tap",
     "load_own_code",
-    "load_weights",
     "observations",
     "oddities",
     "open_teacher",
     "parameters_of",
     "preprocess",
     "probe",
-    "read_weights",
     "reduce_features",
     "save_model",
     "save_teacher",

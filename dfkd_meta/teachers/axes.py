@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, Protocol
 
 from dfkd_meta import sidecar
-from dfkd_meta.sidecar.manifest import InputSpec, Tap
+from dfkd_meta.sidecar.manifest import InputSpec
 
 # How the channels of an image are read where its file does not say: by their number.
 COLOR_ORDERS: dict[int, Literal["gray", "rgb"]] = {1: "gray", 3: "rgb"}
 
 
-def channel_axis(place: Tap | InputSpec) -> int:
+class WithAxes(Protocol):
+    """What says how its axes are called: an input block, a tap, a place."""
+
+    @property
+    def axes(self) -> Sequence[str]: ...
+
+
+def channel_axis(place: WithAxes) -> int:
     """Which axis of ``place.shape`` holds the channels: ``c``, else ``f``, else the last one."""
     axis = sidecar.channel_axis(place.axes)
     return len(place.axes) - 1 if axis is None else axis

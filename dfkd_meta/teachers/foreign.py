@@ -20,7 +20,14 @@ from dfkd_meta.teachers.store import read_json
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
 MOST_CHANNELS = 1024
-UNSUPPORTED = ("do_center_crop", "do_flip_channel_order", "do_pad")
+UNSUPPORTED = (
+    "do_center_crop",
+    "do_flip_channel_order",
+    "do_pad",
+    "include_top",
+    "rescale_offset",
+)
+TWICE = "EfficientNet"  # its processor divides by the deviation twice, if include_top is not false
 RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # the codes of Pillow
 
 
@@ -98,6 +105,9 @@ def _transformers_inputs(folder: Path, channels: Any) -> InputSpec:
             raise _LackingError(
                 f"{PREPROCESSOR_FILE} asks for {asked[0]}, for which there is no name"
             )
+        kind = str(settings.get("image_processor_type"))
+        if kind.startswith(TWICE) and "include_top" not in settings:
+            raise _LackingError(f"{PREPROCESSOR_FILE}: {kind} normalizes twice")
         if not _to_one(settings):
             raise _LackingError(f"{PREPROCESSOR_FILE} does not make bytes values from 0 to 1")
         size, plain = settings["size"], not settings.get("do_normalize", True)

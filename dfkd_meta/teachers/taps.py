@@ -70,7 +70,7 @@ class ActivationTap:
                     self._keep(tap, value)
 
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            keep(next((v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)), None))
+            keep(first_tensor(args, kwargs))
 
         def after(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             keep(output)
@@ -135,6 +135,11 @@ def observations(activation: Tensor, tap: Tap, reduction: str | None) -> Tensor:
 def reduce_features(activation: Tensor, tap: Tap, reduction: str) -> Tensor:
     """The ``observations`` in one list, `(n p) f`: those of one sample in adjacent rows."""
     return observations(activation, tap, reduction).flatten(0, 1)
+
+
+def first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """What a module is given: the first tensor among its arguments."""
+    return next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
 
 
 def version_of(tensor: Tensor) -> int:

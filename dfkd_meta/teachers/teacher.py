@@ -117,32 +117,13 @@ def freeze(module: M) -> M:
 
 
 def probe(module: nn.Module, inputs: InputSpec, *, where: str) -> int:
-    """Run two all-zero samples through a frozen module and return the number of classes.
+    """Run two all-zero samples through a module and return the number of classes.
 
     Raises TeacherError when it fails on the stated shape or does not return finite logits `n c`
-    of two classes or more (values that are positive and sum to 1 are probabilities).
+    of two classes or more (values that are positive and sum to 1 are probabilities). In evaluation
+    mode one sample has to do as well: the last batch of a data set may hold no more.
     """
-    device = device_of(module)
-    try:
-        with torch.no_grad():
-            logits = module(torch.zeros(2, *inputs.shape, device=device))
-    except Exception as error:  # the model may be the caller's own code
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        coarse = {p.dtype for p in module.parameters()} - {torch.float32}
-        raise TeacherError(
-            f"the model fails on inputs of shape {list(inputs.shape)}: {reason}",
-            where=where,
-            hint="inputs are float32, and some weights are not: a factory may return module.float()"
-            if coarse
-            else None,
-        ) from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
-        got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise TeacherError(
-            f"the model must return logits n c, got {got} for n = 2",
-            where=where,
-            hint="a factory may wrap it in a module that picks them out",
-        )
+    logits = _try(module, inputs, 2, where)
     if logits.shape[1] < 2:
         raise TeacherError(
             f"the model must return logits n c of two classes or more, got c = {logits.shape[1]}",
@@ -157,4 +138,37 @@ def probe(module: nn.Module, inputs: InputSpec, *, where: str) -> int:
             where=where,
             hint="leave its last softmax out: a factory may return the part before it",
         )
+    if not module.training:  # there BatchNorm needs two
+        _try(module, inputs, 1, where)
     return logits.shape[1]
+
+
+def _try(module: nn.Module, inputs: InputSpec, samples: int, where: str) -> Tensor:
+    """The logits of so many all-zero samples. Raises TeacherError."""
+    device = device_of(module)
+    alone = "a last batch may hold one sample; squeeze() without axes loses it: use flatten(1)"
+    try:
+        with torch.no_grad():
+            logits = module(torch.zeros(samples, *inputs.shape, device=device))
+    except Exception as error:  # the model may be the caller's own code
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        coarse = {p.dtype for p in module.parameters()} - {torch.float32}
+        few = "a single input" if samples == 1 else "inputs"
+        hint = alone if samples == 1 else None
+        if coarse:
+            hint = (
+                "inputs are float32, and some weights are not: a factory may return module.float()"
+            )
+        raise TeacherError(
+            f"the model fails on {few} of shape {list(inputs.shape)}: {reason}",
+            where=where,
+            hint=hint,
+        ) from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != samples:
+        got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise TeacherError(
+            f"the model must return logits n c, got {got} for n = {samples}",
+            where=where,
+            hint=alone if samples == 1 else "a factory may wrap it in a module that picks them out",
+        )
+    return logits

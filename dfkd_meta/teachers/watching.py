@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,11 +17,15 @@ from torch.utils.hooks import RemovableHandle
 from dfkd_meta.errors import TeacherError
 from dfkd_meta.sidecar.issues import short
 from dfkd_meta.sidecar.manifest import InputSpec, Tap
-from dfkd_meta.teachers.taps import version_of
+from dfkd_meta.teachers.axes import channel_axis
+from dfkd_meta.teachers.taps import first_tensor, version_of
 from dfkd_meta.teachers.teacher import device_of
 
 Side = Literal["input", "output"]
-PAIRS = 2  # sample pairs of the affine test
+FEWEST, MOST = 2, 16  # sample pairs of the affine test: a ReLU must be off for one of them
+PROBED = 2**20  # values of all samples, if that leaves FEWEST pairs: 84 x 84 in color have MOST
+SHARE = 0.05  # of the channels are affine: fewer ReLUs may happen to be on for all samples
+VARIES = 10  # tolerances: a channel that varies by less beside its size is as good as constant
 FEWER = 5  # samples of another pass: an axis that is not as long then was not that of samples
 AFFINE_TOLERANCE = 1e-4  # float32 rounding through many layers stays below, ReLU (0.45) far above
 ROUNDINGS = 16  # the same for coarser numbers, in roundings of theirs
@@ -42,8 +47,9 @@ WITH_AXES = (_ConvNd, nn.Linear, _BatchNorm, *ALONG_TIME)  # they say which axis
 class Place:
     """A tensor `n ...` that went into or out of a module, at one of its calls.
 
-    ``axes`` names the axes of one sample; ``version`` is that of the tensor when it was seen, and
-    ``rounding`` the coarsest relative rounding of the pass so far.
+    ``axes`` names the axes of one sample; ``version`` is that of the tensor when it was seen,
+    ``rounding`` the coarsest relative rounding of the pass so far, and ``raw`` how many channels
+    the model's input would have in a tensor of so many axes.
     """
 
     module: nn.Module
@@ -54,6 +60,7 @@ class Place:
     value: Tensor
     version: int
     rounding: float
+    raw: int
 
     @property
     def id(self) -> str:
@@ -74,8 +81,10 @@ class Place:
         """The tap that reads here, with its own id or called ``name``.
 
         ``linear_in_input`` is found numerically: an affine f has f(2b - a) = 2 f(b) - f(a), up to
-        the rounding of the coarsest numbers on the way (float32, or those of the model). Raises
-        TeacherError for a module whose name the standard does not allow.
+        the rounding of the coarsest numbers on the way (float32, or those of the model). It is said
+        of a tensor too of which only some channels are affine, 5 % or as many as the input has:
+        so the input itself passes beside hidden features. Raises TeacherError for a module whose
+        name the standard does not allow.
         """
         tolerance = max(AFFINE_TOLERANCE, ROUNDINGS * self.rounding)
         try:
@@ -86,7 +95,7 @@ class Place:
                 call=self.call,
                 axes=list(self.axes),
                 shape=self.shape,
-                linear_in_input=_affine(self.value, tolerance),
+                linear_in_input=self._affine(tolerance),
             )
         except ValidationError as error:
             raise TeacherError(
@@ -94,6 +103,23 @@ class Place:
                 where="the teacher's modules",
                 hint="names are up to 200 printable ASCII characters: a factory may rename it",
             ) from error
+
+    def _affine(self, tolerance: float) -> bool:
+        """Whether f(2b - a) = 2 f(b) - f(a), of all values `(a b mixed) ...` or of enough channels.
+
+        All of them are judged as one first: sums that cancel in one channel round as large ones do.
+        """
+        axis = channel_axis(self)
+        wide = (
+            self.value.double().movedim(1 + axis, -1).reshape(len(self.value), -1, self.shape[axis])
+        )
+        a, b, mixed = wide.chunk(3)
+        gap, size = (part.abs().amax((0, 1)) for part in (mixed - (2 * b - a), wide))
+        if gap.max() <= tolerance * size.max():
+            return True
+        varies = (wide.amax(0) - wide.amin(0)).amax(0) > VARIES * tolerance * size
+        affine = int((varies & (gap <= tolerance * size)).sum())
+        return affine >= min(self.raw, math.ceil(SHARE * len(size)))
 
 
 def watch_pass(
@@ -106,7 +132,8 @@ def watch_pass(
     samples and one to four others.
     """
     generator = torch.Generator().manual_seed(0)
-    a, b = torch.randn(2, PAIRS, *inputs.shape, generator=generator)
+    pairs = min(MOST, max(FEWEST, PROBED // math.prod(inputs.shape) // 3))
+    a, b = torch.randn(2, pairs, *inputs.shape, generator=generator)
     images = torch.cat([a, b, 2 * b - a]).to(device_of(module))
     fewer = {place.id for place in _watched(module, inputs, kinds, images[:FEWER])}
     return [place for place in _watched(module, inputs, kinds, images) if place.id in fewer]
@@ -116,7 +143,7 @@ def _watched(
     module: nn.Module, inputs: InputSpec, kinds: tuple[type[nn.Module], ...], images: Tensor
 ) -> list[Place]:
     """Every place of one pass whose first axis is as long as there are ``images``."""
-    watch = _Watch(len(images))
+    watch = _Watch(len(images), inputs)
     for path, part in module.named_modules():
         if path and isinstance(part, kinds):
             watch.add(path, part)
@@ -134,8 +161,9 @@ def _watched(
 class _Watch:
     """Hooks that note every tensor that passes through some modules."""
 
-    def __init__(self, samples: int) -> None:
+    def __init__(self, samples: int, inputs: InputSpec) -> None:
         self.samples = samples
+        self.inputs = inputs
         self.places: list[Place] = []
         self._axes: dict[tuple[int, ...], tuple[str, ...]] = {}
         self._rounding = 0.0
@@ -145,8 +173,7 @@ class _Watch:
         calls = 0
 
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            value = next((v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)), None)
-            self.note(path, "input", calls, module, value)
+            self.note(path, "input", calls, module, first_tensor(args, kwargs))
 
         def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             nonlocal calls
@@ -174,8 +201,10 @@ class _Watch:
         shape = tuple(value.shape[1:])
         words = tuple(axes or self._words(module, shape))
         self._axes[shape] = words
-        version = version_of(value)
-        self.places.append(Place(module, path, side, call, words, value, version, self._rounding))
+        taken = self.inputs.shape
+        raw = math.prod(taken) if len(shape) == 1 else taken[channel_axis(self.inputs)]
+        version, rounding = version_of(value), self._rounding
+        self.places.append(Place(module, path, side, call, words, value, version, rounding, raw))
 
     def _words(self, module: nn.Module, shape: tuple[int, ...]) -> Sequence[str]:
         """The axes of a tensor at a module: what has none of its own keeps those of the shape."""
@@ -195,13 +224,6 @@ def _axes(module: nn.Module, dimensions: int) -> list[str]:
     if isinstance(module, nn.Linear):
         words.update({3: "h w f", 4: "d h w f"})
     return words[dimensions].split()
-
-
-def _affine(value: Tensor, tolerance: float) -> bool:
-    """Whether f(2b - a) = 2 f(b) - f(a) for values `(a b mixed) ...` of three equal blocks."""
-    a, b, mixed = value.to(torch.float64).chunk(3)
-    gap = (mixed - (2 * b - a)).abs().max()
-    return bool(gap <= tolerance * value.abs().max())
 
 
 def _rounding(value: Tensor) -> float:

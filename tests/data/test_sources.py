@@ -48,6 +48,13 @@ def test_idx_without_labels(tmp_path: Path) -> None:
     assert open_data(str(write_idx(tmp_path, "train", True, labels=False))).labels is None
 
 
+def test_idx_files_of_other_names_are_not_taken_for_a_split(tmp_path: Path) -> None:
+    folder = write_idx(tmp_path, "emnist-letters-train", True)
+    with pytest.raises(DataError, match="nothing in it can be read") as caught:
+        open_data(str(folder))
+    assert "train-*, t10k-*" in str(caught.value.hint)
+
+
 def test_npz_and_safetensors(tmp_path: Path) -> None:
     arrays = {"images": IMAGES, "labels": LABELS}
     np.savez(tmp_path / "plain.npz", **arrays)
@@ -159,6 +166,17 @@ def test_a_class_keeps_its_number_where_a_split_lacks_another(tmp_path: Path) ->
     (tmp_path / "train" / "class1" / "01.png").rename(hidden / "01-checkpoint.png")
     labels = [open_data(str(tmp_path), split=split).labels for split in ("train", "test")]
     assert [np.bincount(found).tolist() for found in labels] == [[4, 3, 4], [0, 4, 0, 4]]
+
+
+def test_a_class_may_be_called_as_a_split_is(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    (tmp_path / "class2").rename(tmp_path / "train")
+    dataset = open_data(str(tmp_path))
+    assert (dataset.split, dataset.class_names) == ("all", ["class0", "class1", "train"])
+    write_images(tmp_path / "train")  # now it holds classes of its own
+    for path in (tmp_path / "train").glob("*.png"):
+        path.unlink()
+    assert open_data(str(tmp_path)).class_names == ["class0", "class1", "class2"]
 
 
 def test_color_images(tmp_path: Path) -> None:

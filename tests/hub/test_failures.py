@@ -8,7 +8,8 @@ import httpx2
 import pytest
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, XetDownloadError
 
-from dfkd_meta.errors import DfkdMetaError, HubError, NetworkError
+from dfkd_meta.errors import DfkdMetaError, HubError, NetworkError, UsageError
+from dfkd_meta.hub.client import Hub
 from dfkd_meta.hub.failures import Attempt, hub_errors
 
 READ = Attempt("https://hub.example", "user/repo", "main")
@@ -72,6 +73,23 @@ def test_disk() -> None:
 def test_broken_transfer(error: Exception) -> None:
     assert type(explained(error)) is NetworkError
     assert "size 3, not 5" in explained(error).message
+
+
+@pytest.mark.parametrize("token", ["", "hf_SECRET\nx", "hf_SECR\u00c9T", "hf_SECRET x"])
+def test_what_is_no_token_is_refused_and_not_shown(token: str) -> None:
+    with pytest.raises(UsageError, match="no token has") as caught:
+        Hub(token=token)
+    assert "SECR" not in repr(vars(caught.value))
+
+
+def test_a_token_from_a_file_may_end_with_a_newline() -> None:
+    assert Hub(token="hf_x\n")._api.token == "hf_x"
+
+
+def test_no_message_shows_the_token() -> None:
+    text = "Illegal header value b'Bearer hf_SECRET'"
+    for kind in (httpx2.LocalProtocolError, ValueError, OSError, RuntimeError):
+        assert "SECRET" not in explained(kind(text)).message
 
 
 def test_our_own_errors_and_bugs_pass() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from dfkd_meta.errors import DfkdMetaError, HubError, NetworkError, UsageError
 from dfkd_meta.hub import pull, resolve_source
+from dfkd_meta.hub.pull import staging_for
 from dfkd_meta.producer.publish import PublishOptions, publish
 from dfkd_meta.sidecar import MANIFEST_FILE, TENSOR_FILE, read_sidecar, sha256_file
 from tests.support.hub_fixture import REPO, point_client_at
@@ -113,6 +114,31 @@ def test_local_folder_keeps_what_else_is_there(published: LoopbackHub, local: Pa
     (local / "notes.txt").write_text("mine")
     pull(REPO, local_dir=local)
     assert {path.name for path in local.iterdir()} == PULLED | {"notes.txt"}
+
+
+def test_what_another_model_left_there_goes(
+    folder: Path, published: LoopbackHub, local: Path
+) -> None:
+    published.seed("bob/other", published.files(REPO))
+    tree = dict(published.repos["bob/other"].tree("main"))
+    del tree["config.json"]
+    published.repos["bob/other"].commit("main", tree)
+    local.mkdir()
+    (local / "notes.txt").write_text("mine")
+    for _ in range(2):
+        pull(REPO, local_dir=local)
+        assert {path.name for path in local.iterdir()} == PULLED | {"notes.txt"}
+    pull("bob/other", local_dir=local)
+    assert {path.name for path in local.iterdir()} == PULLED - {"config.json"} | {"notes.txt"}
+
+
+def test_files_are_collected_on_the_disk_where_they_belong(tmp_path: Path) -> None:
+    there, link = tmp_path / "other" / "disk", tmp_path / "link"
+    there.mkdir(parents=True)
+    link.symlink_to(there)
+    for folder in (there, link, link / "new" / "folder"):
+        with staging_for(folder) as staging:
+            assert staging.parent == there.resolve()
 
 
 def test_weights_come_from_the_commit_the_manifest_pins(

@@ -44,6 +44,10 @@ def test_a_failing_export_leaves_the_folder_as_it_was(
     assert [path.name for path in tmp_path.iterdir()] == (["out"] if existing else [])
 
 
+def test_labels_that_no_record_counts_are_not_looked_at(tmp_path: Path) -> None:
+    export(builtin(), data(classes=5), config(only=["power_spectrum/*"]), tmp_path / "out")
+
+
 def test_wrong_data(tmp_path: Path) -> None:
     with pytest.raises(StatisticsError, match="label 4"):
         export(builtin(), data(classes=5), config("minimal", min_count=1), tmp_path / "out")

@@ -64,7 +64,7 @@ def test_a_folder_that_describes_itself_takes_no_other_description(tmp_path: Pat
     ("change", "message"),
     [
         ({"mean": [0.1, 0.2]}, r"inputs\.mean: 2 values for 1 channels"),
-        ({"color_order": "rgb"}, r"inputs\.color_order: rgb with 1 channels"),
+        ({"color_order": "rgb"}, r"inputs\.color_order: rgb means 3 color channels"),
         ({"value_range": [1, 0]}, r"inputs\.value_range: \[1\.0, 0\.0\] is not ascending"),
         ({"axes": ["c", "h"]}, "the axes c h"),
         ({"axes": ["c", "h", "h"]}, "the axes c h h"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -12,10 +13,10 @@ from torch import Tensor, nn
 from dfkd_meta.errors import UsageError
 from dfkd_meta.producer.config import ExportConfig, Profile
 from dfkd_meta.producer.profiles import distinct_taps, plan
-from dfkd_meta.sidecar import StatisticRecord
+from dfkd_meta.sidecar import InputSpec, OutputSpec, StatisticRecord
 from dfkd_meta.sidecar.checks.profiles import honest_profile
-from dfkd_meta.statistics import RecordRequest, collect
-from dfkd_meta.teachers import Teacher, default_taps, last_hidden_tap
+from dfkd_meta.statistics import RecordRequest, collect, statistics
+from dfkd_meta.teachers import Teacher, default_taps, freeze, last_hidden_tap
 from tests.statistics.toys import PlainNet, ToyNet, images, stream, teacher
 
 PROFILES = ["minimal", "standard", "full"]
@@ -146,6 +147,13 @@ def test_a_joint_mixture_takes_the_first_of_the_smallest_maps() -> None:
     assert joint(Deep(), joint_cap=without + 3 * 5 * 36) == [("input", "two:output", "head:input")]
     assert joint(Deep(), joint_cap=without) == [("two:output", "head:input")]
     assert joint(Deep(), joint_cap=without - 1) == []
+
+
+def test_a_last_hidden_layer_that_is_a_map_is_not_joined_with_itself() -> None:
+    layers = [nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 2), nn.ReLU(), nn.Conv2d(5, 3, 1)]
+    convolutional = teacher(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    (found,) = mixtures(convolutional, "standard")
+    assert found.taps == ("4:output", "4:input")
 
 
 class Level(nn.Module):
@@ -366,6 +374,24 @@ def test_records_of_ones_own() -> None:
     assert len(found) == 7
     config = ExportConfig.model_validate({"records": [own]})
     assert config.records == (RecordRequest("moments", ("conv:output",), "pooled"),)
+
+
+def test_a_record_that_no_sidecar_can_carry_is_refused_before_the_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(statistics._entries, "median", statistics.get("moments"))
+    with pytest.raises(UsageError, match="'median', which a sidecar cannot carry"):
+        ids(teacher(), "minimal", records=[{"kind": "median", "taps": ["output"]}])
+
+
+def test_a_linear_teacher_keeps_the_records_of_its_input() -> None:
+    flat = InputSpec(shape=[6], axes=["f"], value_range=[0, 1], mean=[0.5], std=[0.25])
+    linear = Teacher(freeze(nn.Linear(6, 3)), "local", "x", {}, flat, OutputSpec(num_classes=3))
+    assert [tap.id for tap in distinct_taps(linear, default_taps(linear))] == ["input", "output"]
+    wrapped = replace(linear, module=freeze(nn.Sequential(nn.Linear(6, 3))))
+    found = ids(wrapped, "full")
+    assert "covariance/input/unit/per_class" in found
+    assert not [name for name in found if "0:input" in name]
 
 
 def test_records_are_left_out_by_the_names_they_have() -> None:

@@ -20,9 +20,16 @@ TRAINING = TrainingConfig(losses={"hard": 1.0}, steps=1, batch_size=8, mixup=0, 
 
 def test_the_range_is_that_of_all_images() -> None:
     images = np.random.default_rng(0).uniform(0, 1, (10_050, 1, 2, 2)).astype(np.float32)
-    images[-1, 0, 0] = 1.5, -0.5
+    images[-1, 0, 0] = 1.5, -0.4
     late = ArrayDataset("late", "train", images, np.arange(len(images)) % 3)
-    assert input_spec(late, TrainConfig()).value_range == [-0.5, 1.5]
+    assert input_spec(late, TrainConfig()).value_range == [-0.5, 2.0]  # not the extremes themselves
+    plain = ArrayDataset("plain", "train", images[:-1], np.arange(len(images) - 1) % 3)
+    assert str(input_spec(plain, TrainConfig()).value_range) == "[0.0, 1.0]"
+    assert input_spec(late, TrainConfig(value_range=[-1, 3])).value_range == [-1.0, 3.0]
+    with pytest.raises(DataError, match=r"reach from -0.4 to 1.5, beyond .* \[0.0, 1.0\]"):
+        input_spec(late, TrainConfig(value_range=[0, 1]))
+    with pytest.raises(ValueError, match="less than the second"):
+        TrainConfig(value_range=[1, 0])
 
 
 def test_one_number_goes_for_all_channels_and_two_for_three_are_refused() -> None:

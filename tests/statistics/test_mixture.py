@@ -205,6 +205,8 @@ def test_what_cannot_be_done_is_said() -> None:
     elsewhere = RecordRequest("mixture", ("input",), "unit", params={"cluster_tap": "nowhere"})
     with pytest.raises(StatisticsError, match="no tap nowhere"):
         collect(t, list(stream(*images())), [elsewhere], default_taps(t))
+    with pytest.raises(StatisticsError, match="0 samples are fewer"):
+        collect(t, [], [request], default_taps(t))
     with pytest.raises(StatisticsError, match="at least 1"):
         mixture(modes=0)
     per_class = RecordRequest("mixture", ("input",), "unit", "per_class", {"modes": 2})

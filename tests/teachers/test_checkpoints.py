@@ -51,10 +51,11 @@ def test_resnet20_on_cifar10(real_data: Path) -> None:
 
 
 def _cifar_test_batch(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    found = importlib.util.spec_from_file_location("decode_cifar10", folder / "decode_cifar10.py")
+    script = Path(__file__).parents[2] / "examples" / "bench" / "cifar10_npz.py"
+    found = importlib.util.spec_from_file_location("cifar10_npz", script)
     assert found
     assert found.loader
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
-    images, labels = module.load("test_batch", str(folder))
+    images, labels = module.batch(folder, "test_batch")
     return images, labels

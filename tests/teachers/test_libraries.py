@@ -24,6 +24,7 @@ from dfkd_meta.teachers import (
     teacher_from_sidecar,
 )
 from dfkd_meta.teachers.foreign import Foreign, describe_foreign
+from dfkd_meta.teachers.sources.transformers import refuse_other_code
 from tests.teachers.conftest import image_spec
 
 SPEC = image_spec([3, 32, 32], [0.5] * 3, [0.5] * 3, "bilinear")
@@ -130,6 +131,28 @@ def test_transformers_never_runs_remote_code(tmp_path: Path) -> None:
         open_teacher(tmp_path, inputs=SPEC)
 
 
+@pytest.mark.parametrize(
+    ("own", "named"),
+    [
+        ({"attn_implementation": "evil/kernel"}, "attn_implementation"),
+        ({"_attn_implementation": {"": "evil/kernel"}}, "_attn_implementation"),
+        ({"vision_config": {"quantization_config": {"bits": 4}}}, "quantization_config"),
+        ({"parts": [{"backbone_kwargs": {"trust_remote_code": True}}]}, "backbone_kwargs"),
+        ({"model_type": "timm_wrapper", "architecture": "hf-hub:evil/model"}, "model_type"),
+    ],
+)
+def test_a_config_that_can_bring_in_other_code_is_refused(
+    tmp_path: Path, own: dict[str, Any], named: str
+) -> None:
+    config = {"model_type": "vit", "architectures": ["ViT"], **own}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(TeacherError, match=f"sets {named}, which can") as caught:
+        open_teacher(tmp_path, inputs=SPEC)
+    assert caught.value.where == str(tmp_path / "config.json")
+    labels = {"label2id": {"backbone": 0}, "id2label": {"0": "backbone"}}
+    refuse_other_code({"attn_implementation": "sdpa", "quantization_config": None, **labels}, "x")
+
+
 def test_transformers_preprocessing_is_read_where_it_is_plain(tmp_path: Path) -> None:
     transformers_folder(tmp_path, "vit")
     (tmp_path / "preprocessor_config.json").write_text(
@@ -162,7 +185,11 @@ def described(folder: Path, block: dict[str, Any], **config: Any) -> Foreign:
 
 @pytest.mark.parametrize(
     ("change", "mean"),
-    [({"do_normalize": False}, 0.0), ({"rescale_factor": 1 / 255, "do_rescale": True}, 0.5)],
+    [
+        ({"do_normalize": False}, 0.0),
+        ({"rescale_factor": 1 / 255, "do_rescale": True}, 0.5),
+        ({"image_processor_type": "EfficientNetImageProcessor", "include_top": False}, 0.5),
+    ],
 )
 def test_preprocessing_that_an_input_block_can_say(
     change: dict[str, Any], mean: float, tmp_path: Path
@@ -179,6 +206,8 @@ def test_preprocessing_that_an_input_block_can_say(
         ({"do_rescale": False}, "values from 0 to 1"),
         ({"do_center_crop": True}, "asks for do_center_crop"),
         ({"do_flip_channel_order": True}, "asks for do_flip_channel_order"),
+        ({"include_top": True}, "asks for include_top"),
+        ({"image_processor_type": "EfficientNetImageProcessorFast"}, "normalizes twice"),
         ({"resample": 5}, "does not know resample 5"),
         ({"size": {"shortest_edge": 32}}, "does not say 'height'"),
         ({"image_std": [0.0] * 3}, "std"),

@@ -136,3 +136,21 @@ def test_coarse_weights_are_refused_with_the_way_out() -> None:
     with pytest.raises(TeacherError) as caught:
         probe(Answering(nn.Identity()).bfloat16(), SPEC, where="here")
     assert "module.float()" in str(caught.value.hint)
+
+
+class Squeezing(nn.Module):
+    """Loses the axis of samples where there is one sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 3, (4, 6)), nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x)).squeeze()
+
+
+def test_a_model_that_fails_on_a_last_batch_of_one_is_refused_at_once() -> None:
+    with pytest.raises(TeacherError, match=r"got \[3\] for n = 1") as caught:
+        probe(Squeezing().eval(), SPEC, where="here")
+    assert "flatten(1)" in str(caught.value.hint)
+    assert probe(Squeezing().train(), SPEC, where="here") == 3  # BatchNorm then needs two samples

@@ -27,6 +27,8 @@ from dfkd_meta.teachers import (
     teacher_from_sidecar,
 )
 from dfkd_meta.teachers.foreign import describe_foreign
+from dfkd_meta.teachers.sources import SourceRequest
+from dfkd_meta.teachers.sources.local import open_local
 from tests.teachers.conftest import image_spec
 
 SPEC = image_spec([1, 8, 8], [0.3], [0.4])
@@ -452,3 +454,10 @@ def test_a_configuration_that_is_no_plain_file(tmp_path: Path) -> None:
     (tmp_path / "config.json").symlink_to("/dev/zero")
     with pytest.raises(TeacherError, match="not a plain file"):
         open_teacher(tmp_path)
+
+
+def test_weights_in_two_files_are_never_left_random(tmp_path: Path) -> None:
+    files = tuple(tmp_path / f"{n}.safetensors" for n in "ab")
+    request = SourceRequest("label", {}, files, "tests.statistics.toys:PlainNet")
+    with pytest.raises(TeacherError, match="one safetensors file is needed, there are 2"):
+        open_local(request)

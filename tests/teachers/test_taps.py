@@ -17,6 +17,7 @@ from dfkd_meta.teachers import (
     last_hidden_tap,
     reduce_features,
 )
+from dfkd_meta.teachers.watching import watch_pass
 from tests.teachers.conftest import image_spec
 
 
@@ -227,6 +228,41 @@ def test_rounding_does_not_hide_that_a_layer_is_linear_in_the_input(dtype: torch
     torch.manual_seed(0)
     taps = default_taps(make_teacher(Half(dtype), [1, 8, 8]))
     assert [tap.linear_in_input for tap in taps] == [True, True, False, False]
+
+
+class Beside(nn.Module):
+    """The last layer sees the input, or hidden features, and the input or hidden units at once."""
+
+    def __init__(self, raw: bool) -> None:
+        super().__init__()
+        self.raw = raw
+        self.conv, self.head = nn.Conv2d(1, 20, 3, padding=1), nn.Conv2d(20 + raw, 4, 8)
+        self.hidden, self.last = nn.Linear(4, 30), nn.Linear(30 + 4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.relu(self.conv(x))
+        maps = self.head(torch.cat([x, hidden], 1) if self.raw else hidden).flatten(1)
+        corner = x[:, 0, 0, :4] if self.raw else maps
+        logits: Tensor = self.last(torch.cat([corner, torch.relu(self.hidden(maps))], 1))
+        return logits
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_an_input_beside_hidden_features_is_noticed(raw: bool) -> None:
+    torch.manual_seed(0)
+    teacher = make_teacher(Beside(raw), [1, 8, 8])
+    places = {place.id: place.tap() for place in watch_pass(teacher.module, teacher.inputs)}
+    for name in ("head:input", "last:input"):
+        assert places[name].linear_in_input == raw
+    assert not places["hidden:output"].linear_in_input
+
+
+def test_a_unit_that_happens_to_be_on_or_off_for_all_samples_makes_no_layer_linear() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(36, 40), nn.ReLU(), nn.Linear(40, 4))
+    with torch.no_grad():
+        module[0].bias[:4] = torch.tensor([50.0, -50.0, -50.0, -50.0])
+    assert [tap.linear_in_input for tap in default_taps(make_teacher(module, [36]))][2] is False
 
 
 def test_volumes() -> None:

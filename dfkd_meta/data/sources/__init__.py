@@ -19,6 +19,8 @@ class DataSource:
     open: Callable[[str, str], Dataset]
 
 
+DEFLATE_RATIO = 1100  # no gzip stream or zip member expands further: a header that says more lies
+
 data_sources: Registry[DataSource] = Registry("data source", "dfkd_meta.data.sources")
 
 

@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from dfkd_meta.data.dataset import ArrayDataset, Dataset
-from dfkd_meta.data.sources import DataSource, data_sources, no_split
+from dfkd_meta.data.sources import DEFLATE_RATIO, DataSource, data_sources, no_split
 from dfkd_meta.errors import DataError
 
 Array = NDArray[np.generic]
-DEFLATE_RATIO = 1100  # no zip member expands further
 BROKEN = (  # what zipfile, zlib and numpy raise on damaged files
     OSError,
     ValueError,

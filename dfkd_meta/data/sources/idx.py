@@ -13,16 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dfkd_meta.data.dataset import ArrayDataset, Dataset
-from dfkd_meta.data.sources import DataSource, data_sources, no_split
+from dfkd_meta.data.sources import DEFLATE_RATIO, DataSource, data_sources, no_split
 from dfkd_meta.errors import DataError
 
 PREFIX = {"train": "train", "test": "t10k"}
-DEFLATE_RATIO = 1100  # no gzip stream expands further, so a header that says more is wrong
 MAX_BYTES = 8 * 2**30
 
 
 def claims_idx(spec: str) -> bool:
-    return _find(Path(spec), "*", "images", 3) is not None
+    return any(_find(Path(spec), prefix, "images", 3) for prefix in PREFIX.values())
 
 
 def open_idx(spec: str, split: str) -> Dataset:
@@ -80,4 +79,6 @@ def _find(folder: Path, prefix: str, what: str, dimensions: int) -> Path | None:
     return None
 
 
-data_sources.register("idx")(DataSource("a folder of MNIST-style idx files", claims_idx, open_idx))
+data_sources.register("idx")(
+    DataSource("a folder of MNIST-style idx files (train-*, t10k-*)", claims_idx, open_idx)
+)

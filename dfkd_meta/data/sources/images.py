@@ -34,7 +34,7 @@ def open_images(spec: str, split: str) -> Dataset:
     Of all splits, so that a class keeps its number where another one has no images.
     """
     root = Path(spec)
-    splits = [name for name in SPLITS if (root / name).is_dir()]
+    splits = _splits(root)
     if splits and split not in splits:
         raise no_split(split, splits, where=spec)
     base = root / split if splits else root
@@ -105,6 +105,14 @@ def _decode(path: Path) -> Tensor:
         raise DataError(f"not a readable image: {e}", where=str(path)) from e
     tensor = torch.from_numpy(pixels / 255)
     return tensor.unsqueeze(0) if tensor.ndim == 2 else tensor.permute(2, 0, 1).contiguous()
+
+
+def _splits(root: Path) -> list[str]:
+    """The folders that are splits. A single one without classes, beside classes, is one of them."""
+    found = [name for name in SPLITS if (root / name).is_dir()]
+    beside = [name for name in _class_names(root) if name not in SPLITS and _images(root / name)]
+    a_class = len(found) == 1 and beside and not _class_names(root / found[0])
+    return [] if a_class else found
 
 
 def _class_names(folder: Path) -> list[str]:

@@ -47,8 +47,6 @@ class Covariance(Accumulator):
         super().__init__(request, context)
         features = context.features
         self.sketched = features > int(request.params.get("exact_up_to", EXACT_FEATURES))
-        # With many observations in a sample, rows of a root hold no sample.
-        self.observations = request.reduction == "channel"
         rank = request.params.get("rank", DEFAULT_RANK if self.sketched else None)
         if rank is not None and int(rank) < 1:
             raise StatisticsError(f"rank must be at least 1, got {rank}", where=request.id)
@@ -60,9 +58,6 @@ class Covariance(Accumulator):
         self.running = Running(context.groups, features, scatters, context.device)
         self.parts = {"x": self.running}
 
-    def update(self, features: Tensor, groups: Tensor) -> None:
-        self.running.update_(features, groups)
-
     def shapes(self) -> dict[str, tuple[int, ...]]:
         groups, features = self.context.groups, self.context.features
         mean = {"mean": (groups, features)}
@@ -73,7 +68,7 @@ class Covariance(Accumulator):
     def result(self) -> Result:
         arrays, params = {"mean": self.running.mean}, {}
         count, features = self.running.count, self.context.features
-        if self.rank is None and (self.observations or backs_triangle(count, features)):
+        if self.rank is None and (self.by_position or backs_triangle(count, features)):
             arrays["cholesky"] = lower_factor(self.running.moment("covariance"))
         else:
             factor, arrays["residual_variance"] = self._low_rank(self.rank or features)
@@ -94,7 +89,7 @@ class Covariance(Accumulator):
             covariance = self.running.moment("covariance")
             trace = covariance.diagonal(dim1=-2, dim2=-1).sum(-1)
             pairs = top_eigenpairs(covariance, rank)
-        if self.observations:
+        if self.by_position:
             return split_residual(*pairs, trace)
         most = backed_rows(self.running.count)
         factor, residual = split_residual(*pairs, trace, most)

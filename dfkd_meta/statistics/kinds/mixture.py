@@ -100,9 +100,6 @@ class Mixture(Accumulator):
         tap = str(params.get("cluster_tap", self.request.taps[0]))
         return Clusters(tap, self.context.groups, self.modes, int(params.get("seed", 0)))
 
-    def update(self, features: Tensor, groups: Tensor) -> None:
-        self.running.update_(features, groups)
-
     def shapes(self) -> dict[str, tuple[int, ...]]:
         groups, features = self.context.groups, self.context.features
         modes = groups, self.modes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from torch import Tensor
 
 from dfkd_meta.statistics.base import Accumulator, Context, RecordRequest, Result, statistics
 from dfkd_meta.statistics.running import Diagonal, Running
@@ -25,9 +24,6 @@ class Moments(Accumulator):
             context.groups, context.features, {"variance": Diagonal()}, context.device
         )
         self.parts = {"x": self.running}
-
-    def update(self, features: Tensor, groups: Tensor) -> None:
-        self.running.update_(features, groups)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         shape = self.context.groups, self.context.features

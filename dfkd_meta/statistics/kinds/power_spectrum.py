@@ -42,9 +42,6 @@ class PowerSpectrum(Accumulator):
         self.running = Running(context.groups, context.features, {"power": power}, context.device)
         self.parts = {"x": self.running}
 
-    def update(self, features: Tensor, groups: Tensor) -> None:
-        self.running.update_(features, groups)
-
     def shapes(self) -> dict[str, tuple[int, ...]]:
         groups, features = self.context.groups, self.context.features
         power = groups, self.positions, features, features

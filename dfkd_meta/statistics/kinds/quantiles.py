@@ -12,8 +12,9 @@ from dfkd_meta.errors import StatisticsError
 from dfkd_meta.statistics.base import Accumulator, Context, RecordRequest, Result, statistics
 
 LEVELS = (0.0001, 0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999, 0.9999)
-SMALLEST, OCTAVES = 2.0**-20, 40  # magnitudes told apart; less is 0, more counts as the largest
+SMALLEST, OCTAVES = 2.0**-20, 40  # magnitudes told apart; less is 0, more in the last bucket
 SHIFT = 17  # drops all but the first 6 bits of a float32's mantissa: 64 buckets per octave
+LARGEST = SMALLEST * 2**OCTAVES * (1 - 2.0**-7)  # there the last bucket begins; it has no end
 STEPS = OCTAVES << (23 - SHIFT)  # buckets for one sign
 BUCKETS = 2 * STEPS + 1
 ROUNDING = 1e-9  # 1 - 0.9 is a little less than 0.1
@@ -22,7 +23,7 @@ ACCURACY = 2.0**-7  # relative: half a bucket
 
 @statistics.register("quantiles")
 class Quantiles(Accumulator):
-    """Quantiles of every feature per group, each within 0.8 % of its value.
+    """Quantiles of every feature per group, within 0.8 % of their values; less than 2^-20 is 0.
 
     Roles: ``probability`` `q`, ``value`` `g f q`: the smallest value that at least this share of
     the observations does not exceed. The parameter ``levels`` names the probabilities; one beyond
@@ -32,7 +33,7 @@ class Quantiles(Accumulator):
     A histogram with 64 buckets for each octave of magnitudes from 2^-20 to 2^20, of either sign
     (the layout of Tene's HdrHistogram; the bucket of a float32 is its leading bits). Counts add, so
     any split and any order of merging give the same. Memory: 41 KB per group and feature. Raises
-    StatisticsError for levels outside (0, 1), or none that may be recorded.
+    StatisticsError for levels outside (0, 1), none that may be recorded, or a quantile beyond 2^20.
     """
 
     kind = "quantiles"
@@ -48,9 +49,6 @@ class Quantiles(Accumulator):
             )
         self.histogram = _Histogram(context.groups, context.features, context.device)
         self.parts = {"x": self.histogram}
-
-    def update(self, features: Tensor, groups: Tensor) -> None:
-        self.histogram.update_(features, groups)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         levels = len(self.levels)
@@ -70,8 +68,15 @@ class Quantiles(Accumulator):
                 where=self.request.id,
                 hint="use more data, or leave the record out",
             )
+        values = self.histogram.quantiles(levels)
+        if np.abs(values).max() >= LARGEST:
+            raise StatisticsError(
+                f"a quantile lies beyond {LARGEST:,.0f}, where it cannot be told exactly enough",
+                where=self.request.id,
+                hint=f"leave the record out: --set leave_out='[\"{self.request.id}\"]'",
+            )
         return Result(
-            {"probability": np.array(levels), "value": self.histogram.quantiles(levels)},
+            {"probability": np.array(levels), "value": values},
             count=self.histogram.count.tolist(),
             params={"relative_accuracy": ACCURACY},
         )

@@ -79,9 +79,6 @@ class Spectrum(Accumulator):
         self.running = Running(context.groups, features, scatters, context.device)
         self.parts = {"x": self.running}
 
-    def update(self, features: Tensor, groups: Tensor) -> None:
-        self.running.update_(features, groups)
-
     def shapes(self) -> dict[str, tuple[int, ...]]:
         groups, kept = self.context.groups, self.kept
         return {
@@ -95,7 +92,7 @@ class Spectrum(Accumulator):
         mean, (root, variance) = self.running.mean, self._root()
         nodes = root if self.graph == "covariance" else root * _inverse(variance.sqrt())
         kept = self.kept
-        if self.request.reduction != "channel":  # a basis of as many rows as samples holds them
+        if not self.by_position:  # a basis of as many rows as samples holds them
             kept = min(kept, int(backed_rows(self.running.count).min()))
         basis = _leading(nodes, _direction(mean, variance.sum(-1).sqrt()), kept)
         coefficient_mean = (basis @ mean.unsqueeze(-1)).squeeze(-1)

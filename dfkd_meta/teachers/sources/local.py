@@ -23,6 +23,12 @@ def open_local(request: SourceRequest) -> nn.Module:
             where=request.where,
             hint="name code of yours that builds it: --factory module:function",
         )
+    if request.files and request.weights is None:
+        raise TeacherError(
+            f"one safetensors file is needed, there are {len(request.files)} files",
+            where=request.where,
+            hint="save all weights in one file, and export again",
+        )
     module = build_own(request.factory, request.arguments)
     if request.weights is not None:
         load_weights(module, read_weights(request.weights), where=request.where)

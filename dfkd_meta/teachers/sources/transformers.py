@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,25 @@ import torch
 from torch import nn
 
 from dfkd_meta.errors import MissingExtraError, TeacherError
+from dfkd_meta.sidecar.files import CONFIG_FILE
 from dfkd_meta.teachers.sources import SourceRequest, sources
+from dfkd_meta.teachers.store import read_config
+
+# What makes the library fetch kernels, backbones or quantizers. Code of the model's own is not
+# among it (auto_map): that is not run without trust_remote_code.
+FORBIDDEN = (
+    "attn_implementation",
+    "_attn_implementation",
+    "experts_implementation",
+    "_experts_implementation",
+    "quantization_config",
+    "backbone",
+    "backbone_kwargs",
+    "use_pretrained_backbone",
+    "use_timm_backbone",
+)
+HARMLESS = ("eager", "sdpa")
+LABELS = ("id2label", "label2id")  # a class may be called anything
 
 
 @sources.register("transformers")
@@ -21,6 +40,9 @@ def open_transformers(request: SourceRequest) -> nn.Module:
     pickle or code beside them is picked up. Weights become float32, as inputs are, whatever the
     file holds. Module paths stay the library's own.
     """
+    for path in request.files:
+        if path.name == CONFIG_FILE:
+            refuse_other_code(read_config(path.parent), str(path))
     try:
         from transformers import AutoModelForImageClassification
     except ImportError as error:
@@ -52,6 +74,32 @@ def open_transformers(request: SourceRequest) -> nn.Module:
     loaded: nn.Module = module
     loaded.register_forward_hook(_logits)
     return loaded
+
+
+def refuse_other_code(config: Mapping[str, Any], where: str) -> None:
+    """Raises TeacherError when a ``config.json``, or a part of it, can bring in other code."""
+    for key, value in _settings(config):
+        timm = key == "model_type" and str(value).startswith("timm_")  # passes arguments on
+        if timm or (key in FORBIDDEN and value and value not in HARMLESS):
+            raise TeacherError(
+                f"config.json sets {key}, which can bring in other code",
+                where=where,
+                hint="save the model as one of timm, with its own config.json"
+                if timm
+                else f"take {key} out of config.json; a sidecar has then to be exported again",
+            )
+
+
+def _settings(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every key and its value, of the parts within a configuration too."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield key, part
+            if key not in LABELS:
+                yield from _settings(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _settings(part)
 
 
 def _names(found: dict[str, Any]) -> list[str]:
