@@ -9,7 +9,7 @@ import torch
 
 from dfkd_meta.consumer.budget import clock_of, plan_budget
 from dfkd_meta.consumer.interruption import interrupted_config
-from dfkd_meta.consumer.pipeline import DistillConfig, precision_of
+from dfkd_meta.consumer.pipeline import DistillConfig, check_names, precision_of
 from dfkd_meta.consumer.run import Outcome, run_method
 from dfkd_meta.data import Dataset
 from dfkd_meta.distillation.config import TrainingConfig
@@ -66,6 +66,7 @@ def distill(
     of ``run_method``. Raises SidecarError, TeacherError, MethodError, UsageError, and DataError for
     evaluation data that do not fit the teacher.
     """
+    check_names(config)
     progress = progress or Silent()
     pulled = source
     if not isinstance(pulled, PulledSidecar):

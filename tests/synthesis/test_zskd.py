@@ -75,15 +75,17 @@ def test_feature_draws_have_the_correlation_of_their_directions() -> None:
     directions = nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, -2.0]]), dim=1)
     kept: list[torch.Tensor] = []
 
-    class Head(nn.Module):
-        def forward(self, features: torch.Tensor) -> torch.Tensor:
-            kept.append(features)
-            return features
+    class Head(nn.Linear):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            kept.append(input)
+            return input
 
-    y = draws(FeatureLabels(directions, Head(), 1.5, rectified=False), torch.zeros(40_000).long())
+    y = draws(
+        FeatureLabels(directions, Head(3, 3), 1.5, rectified=False), torch.zeros(40_000).long()
+    )
     assert torch.allclose(torch.cov(kept[0].T), 2.25 * directions @ directions.T, atol=0.05)
     assert torch.allclose(y, kept[0].softmax(1))
-    draws(FeatureLabels(directions, Head(), 1.5, rectified=True), torch.zeros(10).long())
+    draws(FeatureLabels(directions, Head(3, 3), 1.5, rectified=True), torch.zeros(10).long())
     assert float(kept[1].min()) == 0
 
 
