@@ -56,7 +56,7 @@ def state(drawn: Tensor, **activations: Tensor) -> StepState:
         view=images,
         logits=draw(len(LABELS), 3),
         activations={CONV.id: draw(5, 3, 2, 2, seed=1), FLAT.id: draw(5, 4, seed=2)} | activations,
-        targets=Targets(LABELS, {"s": drawn}),
+        targets=Targets(LABELS, {"s": drawn, "t": -drawn}),
         generator=torch.Generator(),
     )
 
@@ -88,10 +88,11 @@ def test_spectral_terms_equal_plain_numpy(features: int) -> None:
 
 
 def test_spectral_terms_of_several_graphs_are_the_mean() -> None:
-    one, other = graph((CONV, FLAT), 16), graph((FLAT,), 4, kept=3)
+    one, other = graph((CONV, FLAT), 16), graph((FLAT,), 4, kept=3, key="t")
     now = state(draw(5, 3, seed=9))
     for term in (DrawnSpectrum, EnergyOutside):
         alone = [float(term((record,))(now)) for record in (one, other)]
+        assert alone[0] != pytest.approx(alone[1], rel=1e-3)
         assert float(term((one, other))(now)) == pytest.approx(np.mean(alone), rel=1e-5)
         assert {tap.id for tap in term((one, other)).taps} == {CONV.id, FLAT.id}
 
@@ -99,10 +100,21 @@ def test_spectral_terms_of_several_graphs_are_the_mean() -> None:
 def test_the_gradient_reaches_the_activations_of_every_class() -> None:
     flat = draw(5, 4, seed=2).requires_grad_()
     record = graph((CONV, FLAT), 16)
-    now = state(draw(5, 3, seed=9), **{FLAT.id: flat})
     for term in (DrawnSpectrum((record,)), EnergyOutside((record,))):
+        now = state(draw(5, 3, seed=9), **{FLAT.id: flat})
         (gradient,) = torch.autograd.grad(term(now), flat)
         assert (gradient.abs().sum(1) > 0).all()
+
+
+def test_both_terms_share_one_projection(monkeypatch: pytest.MonkeyPatch) -> None:
+    record, now, looked = graph((CONV, FLAT), 16), state(draw(5, 3, seed=9)), []
+    project = ActivationGraph._spectra
+    monkeypatch.setattr(
+        ActivationGraph, "_spectra", lambda *given: looked.append(1) or project(*given)
+    )
+    for term in (DrawnSpectrum((record,)), EnergyOutside((record,))):
+        term(now)
+    assert looked == [1]
 
 
 def test_nothing_outside_is_a_finite_energy() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
@@ -39,13 +39,12 @@ class StepState:
     generator: torch.Generator
     student_logits: Tensor | None = None
     precision: Settled = "float32"
-    _known: dict[tuple[str, int, int], Any] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    _known: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def activation(self, tap: Tap) -> Tensor:
         """The activation at a tap: float32 `n ...`."""
-        return self._once("activation", tap, lambda: self.activations[tap.id].float())
+        key = "activation", *self._tensor(tap)
+        return self.once(key, lambda: self.activations[tap.id].float())
 
     def by_channel(self, tap: Tap) -> Tensor:
         """The activation at a tap with positions: `n p c`, in the precision of the teacher."""
@@ -58,18 +57,21 @@ class StepState:
             mean, square = position_moments(self.by_channel(tap))
             return mean, square - mean.square()
 
-        return self._once("moments", tap, both)
+        return self.once(("moments", *self._tensor(tap)), both)
 
-    def _once(self, what: str, tap: Tap, work: Callable[[], T]) -> T:
-        """What several terms ask of a tensor is worked out for the first of them.
-
-        Two taps may hold the same: a convolution's output, and the input of a BatchNorm behind it.
-        """
-        key = what, id(self.activations[tap.id]), channel_axis(tap)
+    def once(self, key: Hashable, work: Callable[[], T]) -> T:
+        """What several terms ask for under one ``key`` is worked out for the first of them."""
         if key not in self._known:
             self._known[key] = work()
         found: T = self._known[key]
         return found
+
+    def _tensor(self, tap: Tap) -> tuple[int, int]:
+        """What tells the tensor at a tap, and how it is read, from others.
+
+        Two taps may hold the same: a convolution's output, and the input of a BatchNorm behind it.
+        """
+        return id(self.activations[tap.id]), channel_axis(tap)
 
     @property
     def student(self) -> Tensor:

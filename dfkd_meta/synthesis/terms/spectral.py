@@ -77,6 +77,9 @@ class ActivationGraph:
 
     def spectra(self, state: StepState) -> tuple[Tensor, Tensor]:
         """Coefficients `n k` of each input in the basis of its class, and energy outside `n`."""
+        return state.once(("spectra", self.key), lambda: self._spectra(state))
+
+    def _spectra(self, state: StepState) -> tuple[Tensor, Tensor]:
         signal = torch.cat(
             [reduce_features(state.activation(t), t, self.reduction) for t in self.nodes], 1
         )
