@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,13 @@ from torch import Tensor
 
 from dfkd_meta.checkpoint import State
 from dfkd_meta.waiting import sent
+
+NUMBERS = 2**23  # in the inputs that a network is shown together
+
+
+def fitting(inputs: int, shape: Sequence[int], numbers: int = NUMBERS) -> int:
+    """``inputs`` of this shape, or as many (at least one) as hold no more numbers than these."""
+    return max(1, min(inputs, numbers // math.prod(shape)))
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from dfkd_meta.errors import DfkdMetaError, UsageError
-from dfkd_meta.tensor_files import write_tensors
+from dfkd_meta.errors import UsageError
+from dfkd_meta.tensor_files import write_tensors, written_or_gone
 
 State = dict[str, Any]
 """Nested dicts (string or integer keys) and lists of tensors, numbers, strings, bools and None."""
@@ -30,15 +30,10 @@ def save_state(path: Path, state: State) -> None:
     skeleton = _take_apart(state, tensors, set())
     unfinished = path.with_name(path.name + ".tmp")
     write_tensors(unfinished, tensors, metadata={"state": json.dumps(skeleton)})
-    try:
+    with written_or_gone(unfinished):
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
         unfinished.replace(path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise DfkdMetaError(
-            f"cannot write: {error}", where=str(path), hint="is there room, and may you write here?"
-        ) from error
 
 
 def load_state(path: Path) -> State:

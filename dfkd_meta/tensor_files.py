@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -19,11 +20,18 @@ def write_tensors(
 
     Raises DfkdMetaError when the system refuses, a full disk above all; nothing is left then.
     """
-    try:
+    with written_or_gone(path):
         path.touch()
         mode = path.stat().st_mode
         save_file(dict(tensors), path, metadata=metadata)
         path.chmod(mode)  # the library makes files that nobody else can read
+
+
+@contextmanager
+def written_or_gone(path: Path) -> Iterator[None]:
+    """Turn a refusal of the system into a DfkdMetaError, and leave nothing at ``path`` then."""
+    try:
+        yield
     except (OSError, SafetensorError) as error:
         path.unlink(missing_ok=True)
         raise DfkdMetaError(

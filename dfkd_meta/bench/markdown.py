@@ -25,7 +25,6 @@ LEGEND = (
     "the inputs made for the student (of controls: given to it), `steps` its training steps."
 )
 
-
 HINTS = {
     "CPU s": "`CPU s` is the process CPU time of synthesis and training together.",
     "GPU s": "`GPU s` is the wall time of synthesis and training on the GPU.",

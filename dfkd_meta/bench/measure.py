@@ -37,6 +37,9 @@ def run_cell(task: CellTask, device: torch.device) -> dict[str, Any]:
     teacher = teacher_from_sidecar(folder, sidecar, factory=task.factory).to(device)
     test = open_data(task.test, split="test")
     require_evaluable(test, teacher.inputs, teacher.outputs)
+    precision = precision_of(task.config, teacher, device)  # once, not for every network timed
+    settled = task.config.model_copy(update={"precision": precision})
+    task = task.model_copy(update={"config": settled})
     config, planning = _planned(task, teacher, sidecar, device)
     if device.type == "cuda":  # what the planning took is no part of the run
         torch.cuda.reset_peak_memory_stats(device)
@@ -86,7 +89,7 @@ def run_cell(task: CellTask, device: torch.device) -> dict[str, Any]:
             **memory,
         },
         "notes": outcome.notes,
-        "precision": precision_of(config, teacher, device),
+        "precision": precision,
         "machine": {**machine_facts(device), **versions()},
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -11,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dfkd_meta.batches import fitting
 from dfkd_meta.data import Dataset, batches, count_batches, match_classes
 from dfkd_meta.errors import DataError
 from dfkd_meta.progress import Progress, Silent
@@ -18,8 +18,7 @@ from dfkd_meta.sidecar.manifest import InputSpec, OutputSpec
 from dfkd_meta.teachers import Teacher, device_of
 
 COMPARED = 10_000  # inputs that two networks are compared on where there are more
-AT_ONCE = 500  # inputs that a network is shown together, ...
-NUMBERS = 2**23  # ... or as many as hold no more numbers than this
+AT_ONCE = 500  # inputs that a network is shown together; fewer of large ones
 
 
 def require_evaluable(dataset: Dataset, inputs: InputSpec, outputs: OutputSpec) -> None:
@@ -72,7 +71,7 @@ def class_counts(
 
 def at_once(shape: Sequence[int]) -> int:
     """How many inputs of this shape a network is shown together: fewer of large ones."""
-    return max(1, min(AT_ONCE, NUMBERS // math.prod(shape)))
+    return fitting(AT_ONCE, shape)
 
 
 def some_of(images: Tensor, most: int = COMPARED) -> Tensor:

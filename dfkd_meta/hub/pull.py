@@ -140,9 +140,9 @@ def move_files(staging: Path, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / MANIFEST_FILE).exists():
-            for name in (MANIFEST_FILE, *MODEL_FILES):
-                if name == MANIFEST_FILE or not (staging / name).exists():
-                    (folder / name).unlink(missing_ok=True)
+            gone = [name for name in MODEL_FILES if not (staging / name).exists()]
+            for name in (MANIFEST_FILE, *gone):
+                (folder / name).unlink(missing_ok=True)
         for path in sorted(staging.iterdir(), key=lambda path: path.name == MANIFEST_FILE):
             os.replace(path, folder / path.name)
     except OSError as error:

@@ -7,7 +7,6 @@ Plug-ins register through the entry-point group ``dfkd_meta.statistics.kinds``.
 from __future__ import annotations
 
 import hashlib
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from dfkd_meta.errors import StatisticsError
 from dfkd_meta.registry import Registry
+from dfkd_meta.sidecar.checks.evidence import frequencies_at
 from dfkd_meta.sidecar.kinds import KINDS
 from dfkd_meta.sidecar.manifest import Tap
 
@@ -145,8 +145,8 @@ class Accumulator(ABC):
     @property
     def by_position(self) -> bool:
         """Whether a sample is many observations, so that rows of a root hold no sample."""
-        values = sum(math.prod(tap.shape) for tap in self.context.taps)
-        return self.request.reduction == "channel" and values > self.context.features
+        positions = [frequencies_at(tap) for tap in self.context.taps]
+        return self.request.reduction == "channel" and max(positions, default=1) > 1
 
     def scout(self) -> Scout | None:
         """A fresh look-out, for a statistic whose groups have to be found first; None for others.

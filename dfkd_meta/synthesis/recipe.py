@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfkd_meta.batches import SyntheticBatch
+from dfkd_meta.batches import NUMBERS, SyntheticBatch, fitting
 from dfkd_meta.config import Config, make_config
 from dfkd_meta.errors import MethodError, UsageError
 from dfkd_meta.registry import Registry
@@ -164,9 +163,9 @@ class MethodContext:
         low, high = valid_bounds(self.teacher.inputs)
         return low.to(self.device), high.to(self.device)
 
-    def fitting(self, inputs: int, numbers: int = 2**23) -> int:
+    def fitting(self, inputs: int, numbers: int = NUMBERS) -> int:
         """``inputs``, or as many (at least 2) as hold no more than ``numbers`` numbers together."""
-        return max(2, min(inputs, numbers // math.prod(self.shape)))
+        return max(2, fitting(inputs, self.shape, numbers))
 
 
 @dataclass(frozen=True)

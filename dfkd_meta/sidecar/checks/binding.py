@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from dfkd_meta.sidecar.checks.evidence import Evidence, TensorData
@@ -65,7 +67,7 @@ def read_teacher_files(evidence: Evidence, folder: Path) -> None:
         ref.file for record in evidence.manifest.statistics for ref in record.tensors.values()
     }
     seen: set[str] = set()
-    digests: dict[Path, str] = {}
+    digest = cache(sha256_file)  # a thousand links to one file do not read it a thousand times
     for number, file in enumerate(evidence.manifest.teacher.files):
         path = pointer("teacher", "files", number)
         if file.path in seen:
@@ -77,14 +79,14 @@ def read_teacher_files(evidence: Evidence, folder: Path) -> None:
             evidence.add("DM509", path + "/path", text)
         elif file.path in (MANIFEST_FILE, TENSOR_FILE):
             evidence.add("DM509", path + "/path", f"{file.path} is a file of the sidecar")
-        elif _check_teacher_file(evidence, folder, file, path, digests) and file.path in pointed:
+        elif _check_teacher_file(evidence, folder, file, path, digest) and file.path in pointed:
             _read_teacher_header(evidence, folder / file.path)
 
 
 def _check_teacher_file(
-    evidence: Evidence, folder: Path, file: WeightFile, path: str, digests: dict[Path, str]
+    evidence: Evidence, folder: Path, file: WeightFile, path: str, digest: Callable[[Path], str]
 ) -> bool:
-    """Whether the file is here and is the one described. ``digests``: those found so far."""
+    """Whether the file is here and is the one described."""
     here = folder / file.path
     plain = inside(folder, file.path)
     if plain is None:
@@ -101,10 +103,7 @@ def _check_teacher_file(
         if size != file.size:
             evidence.add("DM506", path + "/size", f"{size:,} bytes, not {file.size:,}")
             return False
-        target = plain.resolve()  # a thousand links to one file do not read it a thousand times
-        if target not in digests:
-            digests[target] = sha256_file(plain)
-        if digests[target] != file.sha256:
+        if digest(plain.resolve()) != file.sha256:
             evidence.add("DM507", path + "/sha256", f"{file.path} is not the file described here")
             return False
     except OSError as error:

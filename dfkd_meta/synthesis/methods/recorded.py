@@ -249,9 +249,10 @@ def _moments(context: MethodContext) -> dict[str, list[RecordedMoments]]:
     for record in sidecar.find("moments", scope="per_class"):
         read = RecordedMoments.read(sidecar, record, device)
         found[_compared_as(read)].append(read)
-    if any(query.found(sidecar) for query in STATISTICS):
-        overall, by_class = list(batch_statistics(context)), list(chain(*found.values()))
-        if not by_class or (_of_maps(overall) and not _of_maps(by_class)):
+    by_class = list(chain(*found.values()))
+    if not _of_maps(by_class) and any(query.found(sidecar) for query in STATISTICS):
+        overall = list(batch_statistics(context))
+        if not by_class or _of_maps(overall):
             found["overall"] = overall
     if not found["pooled"]:
         records = sidecar.find("moments", scope="global", reduction="pooled")
