@@ -73,7 +73,7 @@ def _inputs(facts: dict[str, Any]) -> Iterable[tuple[str, str]]:
     yield "shape", _shape(inputs["axes"], inputs["shape"])
     yield "values", f"{low:g} to {high:g}, {inputs.get('color_order', 'no color order')}"
     yield "mean, std", f"{_numbers(inputs['mean'])}; {_numbers(inputs['std'])}"
-    yield "classes", f"{outputs['num_classes']:,}"
+    yield "classes", _classes(outputs["num_classes"], facts["provenance"].get("class_counts"))
     yield "samples", f"{facts['provenance']['samples']:,}"
     yield "smallest group", f"{privacy['min_group_size']:,}, mechanism {privacy['mechanism']}"
 
@@ -90,6 +90,11 @@ def _record(record: dict[str, Any]) -> tuple[str, ...]:
     reduction = record["reduction"] or ""
     names = (record["kind"], taps, reduction, scope, smallest, tensors)
     return (*names, f"{record['bytes']:,}")
+
+
+def _classes(known: int, counts: list[int] | None) -> str:
+    left_out = (counts or []).count(0)
+    return f"{known:,}, {left_out:,} of them not described" if left_out else f"{known:,}"
 
 
 def _shape(axes: list[str], shape: list[int]) -> str:

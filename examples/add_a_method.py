@@ -56,7 +56,7 @@ def between_classes(context: MethodContext, config: BetweenClassesConfig) -> Rec
     low, high = (bound.to(context.device) for bound in valid_bounds(context.teacher.inputs))
     start = gaussian_start(context.shape, context.device)
     return Recipe(
-        targets=TargetSampler(context.teacher.outputs.num_classes, context.device),
+        targets=TargetSampler(context.classes, context.device),
         source=PixelSource(start, (low, high), config.learning_rate),
         images=config.images,
         batch_size=min(config.images, 250),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -127,10 +128,18 @@ def make_recipe(
     if recipe.rounds is None and recipe.given is None and recipe.images > most_kept(teacher):
         notes.append(f"{most_kept(teacher):,} inputs, not {recipe.images:,}: 4 GiB hold no more")
         recipe = replace(recipe, images=most_kept(teacher))
+    known, described = range(teacher.outputs.num_classes), set(sidecar.classes)
+    if missing := [str(number) for number in known if number not in described]:
+        notes.append(f"no inputs for what the sidecar does not describe: class {_listed(missing)}")
     if partial := sidecar.partial:
-        notes.append(f"not used, of some classes only: {', '.join(r.id for r in partial)}")
+        names = _listed([record.id for record in partial])
+        notes.append(f"not used, of some classes only: {names}")
     _check_labels(config, recipe)
     return replace(recipe, notes=(*recipe.notes, *notes))
+
+
+def _listed(names: Sequence[str], most: int = 20) -> str:
+    return ", ".join([*names[:most], "..."] if len(names) > most else names)
 
 
 def _check_labels(config: DistillConfig, recipe: Recipe) -> None:

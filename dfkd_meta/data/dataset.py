@@ -83,6 +83,22 @@ class ArrayDataset(Dataset):
         return chosen if self.value_range is None else chosen / self._white
 
 
+class Subset(Dataset):
+    """Some samples of another data set, in the order of ``indices``: int64 `n`."""
+
+    def __init__(self, whole: Dataset, indices: NDArray[np.int64]) -> None:
+        self._whole, self._indices = whole, indices
+        self.name, self.split, self.class_names = whole.name, whole.split, whole.class_names
+        self.labels = None if whole.labels is None else whole.labels[indices]
+        self.value_range, self.whole, self.uniform = whole.value_range, whole.whole, whole.uniform
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def read(self, indices: Indices) -> Tensor:
+        return self._whole.read(self._indices[indices])
+
+
 def channels_first(images: NDArray[np.generic], *, where: str) -> NDArray[np.generic]:
     """Bring samples to `n c h w` or `n f`; `n h w` is gray, `n c d h w` stays as it is.
 

@@ -85,10 +85,12 @@ def teacher_section(manifest: Manifest, repo_id: str) -> str:
     size = " x ".join(
         f"{length} {axis}" for axis, length in zip(inputs.axes, inputs.shape, strict=False)
     )
+    left_out = manifest.outputs.num_classes - len(manifest.described_classes)
+    described = f", {left_out} of them not described" if left_out else ""
     facts = [
         ("architecture", f"{code(teacher.architecture)}, {teacher.parameters:,} parameters"),
         ("input", f"{size}, raw values {inputs.value_range[0]:g} to {inputs.value_range[-1]:g}"),
-        ("output", f"logits of {manifest.outputs.num_classes} classes"),
+        ("output", f"logits of {manifest.outputs.num_classes} classes{described}"),
         ("accuracy", accuracy(manifest)),
         ("samples behind the statistics", f"{manifest.provenance.samples:,}"),
     ]

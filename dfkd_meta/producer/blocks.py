@@ -65,20 +65,23 @@ def teacher_reference(teacher: Teacher, folder: Path, config: ExportConfig) -> T
 
 
 def make_records(
-    teacher: Teacher, found: Collection, folder: Path, files: Sequence[WeightFile]
+    found: Collection, folder: Path, files: Sequence[WeightFile]
 ) -> tuple[list[StatisticRecord], Arrays]:
     pointers = _pointers(folder, files)
     records: list[StatisticRecord] = []
     tensors: Arrays = {}
     for request, result in found.results:
-        record, packed = pack_record(*_record(teacher, request, result, pointers))
+        record, packed = pack_record(*_record(request, result, found.classes, pointers))
         records.append(record)
         tensors.update(packed)
     return records, tensors
 
 
 def _record(
-    teacher: Teacher, request: RecordRequest, result: Result, pointers: dict[str, TensorRef]
+    request: RecordRequest,
+    result: Result,
+    classes: Sequence[int],
+    pointers: dict[str, TensorRef],
 ) -> tuple[StatisticRecord, Arrays]:
     """A record and the arrays to copy: what the weight file holds already becomes a pointer."""
     pointed = {role: pointers[key] for role, key in result.stored.items() if key in pointers}
@@ -90,7 +93,7 @@ def _record(
         taps=list(request.taps),
         reduction=request.reduction,
         scope=request.scope,
-        classes=list(range(teacher.outputs.num_classes)) if per_class else None,
+        classes=list(classes) if per_class else None,
         count=result.count,
         params=result.params,
         tensors=pointed,
@@ -121,8 +124,9 @@ def provenance(
     """Where the numbers are from; class sizes where classes are told apart and large enough."""
     preprocessing = dump_json(teacher.inputs.model_dump(mode="json", exclude_none=True))
     software, counts = versions(), found.class_counts
-    if counts is not None and (not config.per_class or min(counts) < config.min_count):
-        counts = None
+    if counts is not None:
+        smallest = min(counts[number] for number in found.classes)
+        counts = counts if config.per_class and smallest >= config.min_count else None
     return Provenance(
         tool="dfkd-meta",
         tool_version=software["dfkd_meta"],

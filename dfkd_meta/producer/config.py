@@ -20,13 +20,16 @@ Profile = Literal["minimal", "standard", "full"]
 class ExportConfig(Config):
     """What is computed and published; every size that bounds it has a name here.
 
-    ``per_class=false`` releases global statistics only. ``records`` are taken besides those of the
-    profile, or in the place of one with the same id; ``leave_out`` and ``only`` are patterns of
-    record ids, such as ``quantiles/*``: what matches the first, or none of the second, is not
-    taken. Caps are features per sample: above ``standard_unit_cap`` no moments of the single units
-    of a hidden map are taken, above ``full_unit_cap`` none of a layer that is linear in the input,
-    above ``input_cap`` nothing unit-wise of the input. In ``full`` the covariance of a hidden layer
-    but the last is of rank ``hidden_rank`` above ``cholesky_cap``, and there is none above
+    ``per_class=false`` releases global statistics only. Classes of fewer than ``min_count`` samples
+    are refused, or with ``rare_classes="leave_out"`` neither they nor their samples are in any
+    record. ``records`` are taken besides those of the profile, or in the place of one with the same
+    id; ``leave_out`` and ``only`` are patterns of record ids, such as ``quantiles/*``: what matches
+    the first, or none of the second, is not taken.
+
+    Caps are features per sample: above ``standard_unit_cap`` no moments of the single units of a
+    hidden map are taken, above ``full_unit_cap`` none of a layer that is linear in the input, above
+    ``input_cap`` nothing unit-wise of the input. In ``full`` the covariance of a hidden layer but
+    the last is of rank ``hidden_rank`` above ``cholesky_cap``, and there is none above
     ``hidden_covariance_cap``; that of the last one is whole up to 1,024 features. ``value_cap``
     bounds the numbers in one tensor: a larger Cholesky factor becomes a factor of rank
     ``input_rank`` or of as high a rank as fits; unit-wise moments that do not fit are left out.
@@ -48,6 +51,7 @@ class ExportConfig(Config):
     per_class: bool = True
     temperature: float = Field(DEFAULT_TEMPERATURE, ge=LEAST_TEMPERATURE)
     min_count: int = Field(MIN_COUNT, ge=1)
+    rare_classes: Literal["refuse", "leave_out"] = "refuse"
     records: tuple[RecordRequest, ...] = ()
     leave_out: tuple[str, ...] = ()
     only: tuple[str, ...] = ()

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from dfkd_meta.data import Dataset, batches, count_batches, match_classes
@@ -24,12 +23,12 @@ from dfkd_meta.producer.blocks import (
 )
 from dfkd_meta.producer.config import ExportConfig
 from dfkd_meta.producer.profiles import plan
+from dfkd_meta.producer.selection import class_sizes, select
 from dfkd_meta.producer.sizes import check_sizes, in_words
 from dfkd_meta.progress import Progress, Silent
-from dfkd_meta.seeding import generator_for
 from dfkd_meta.sidecar import MANIFEST_FILE, Evaluation, Manifest, SidecarError, write_sidecar
 from dfkd_meta.sidecar.checks.profiles import honest_profile
-from dfkd_meta.statistics import Collection, check_counts, collect, forecast, unknown_label
+from dfkd_meta.statistics import Collection, check_counts, collect, forecast
 from dfkd_meta.teachers import Teacher, default_taps, oddities
 
 LEARNED = 0.1  # of what the commonest class leaves: a teacher that does no better is no teacher
@@ -66,43 +65,42 @@ def export(
         progress.warn(oddity)
     taps = default_taps(teacher)
     labeled = dataset.labels is not None
-    classes = teacher.outputs.num_classes
+    num_classes = teacher.outputs.num_classes
     if dataset.labels is None:
         progress.step("no labels: only global statistics, less than standard and full promise")
-    samples = min(len(dataset), config.limit or len(dataset))
-    requests = plan(config, teacher, taps, labeled=labeled, samples=samples)
-    sizes = forecast(teacher, requests, taps)
-    check_sizes(requests, sizes, classes, samples)
+    dataset, classes = select(dataset, num_classes, config, progress)
+    described, samples = len(classes), len(dataset)
+    requests = plan(config, teacher, taps, labeled=labeled, samples=samples, classes=described)
+    sizes = forecast(teacher, requests, taps, classes=described)
+    check_sizes(requests, sizes, described, samples)
     by_class = any(request.scope == "per_class" for request in requests)
-    if dataset.labels is not None and by_class and config.limit is None:
-        counts = np.bincount(dataset.labels, minlength=classes).tolist()
-        if len(counts) > classes:
-            raise unknown_label(len(counts) - 1, classes, dataset.name)
-        check_counts(len(dataset), counts, config.min_count)
+    if dataset.labels is not None and by_class:
+        counts = class_sizes(dataset.labels, num_classes, dataset.name)
+        check_counts(samples, {number: counts[number] for number in classes}, config.min_count)
     measured = None if evaluation is None else _measure(teacher, evaluation, progress)
-    total = count_batches(dataset, config.batch_size, config.limit)
+    total = count_batches(dataset, config.batch_size)
     progress.step(
         f"{len(requests)} records over {total:,} batches of {dataset.name}: {in_words(sizes)}"
     )
     labels_count = by_class or _fits(dataset, teacher)
     stream = _Stream(teacher, dataset, config, progress, total, labels_count)
-    found = collect(teacher, stream, requests, taps, min_count=config.min_count)
+    found = collect(teacher, stream, requests, taps, classes=classes, min_count=config.min_count)
     tell_accuracy(found, progress)
     with _destination(teacher, out) as folder:
         other = "" if config.dataset_name else " (another name: --set dataset_name=...)"
         name = data_name(dataset, config)
         progress.step(f"writing teacher and sidecar, which calls the data {name!r}{other}")
         reference = teacher_reference(teacher, folder, config)
-        records, tensors = make_records(teacher, found, folder, reference.files)
+        records, tensors = make_records(found, folder, reference.files)
         blocks: dict[str, Any] = {
-            "profile": honest_profile(config.profile, taps, records, classes),
+            "profile": honest_profile(config.profile, taps, records, described),
             "teacher": reference,
             "inputs": teacher.inputs,
             "outputs": teacher.outputs,
             "taps": [tap for tap in taps if any(tap.id in r.taps for r in records)],
             "statistics": records,
             "provenance": provenance(teacher, dataset, found, config),
-            "privacy": privacy(found, taps, classes, config),
+            "privacy": privacy(found, taps, num_classes, config),
         }
         if measured:
             blocks["evaluation"] = measured
@@ -124,16 +122,7 @@ class _Stream:
     labels_count: bool
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        config = self.config
-        # A limit takes a random subset: data sorted by class would lose classes.
-        generator = None if config.limit is None else generator_for(config.seed, "export")
-        stream = batches(
-            self.dataset,
-            self.teacher.inputs,
-            batch_size=config.batch_size,
-            generator=generator,
-            limit=config.limit,
-        )
+        stream = batches(self.dataset, self.teacher.inputs, batch_size=self.config.batch_size)
         for images, labels in self.progress.track(stream, total=self.total, what="statistics"):
             yield images, labels if self.labels_count else None
 

@@ -31,11 +31,13 @@ def plan(
     *,
     labeled: bool,
     samples: int | None = None,
+    classes: int | None = None,
 ) -> list[RecordRequest]:
     """The records of the profile and of ``config.records``, none twice.
 
     One of ``config.records`` takes the place of the profile's record of the same id. Without labels
-    every record is global, and of too few ``samples`` (None: of enough) there are no quantiles.
+    every record is global, and of too few ``samples`` (None: of enough) there are no quantiles;
+    ``classes`` is how many of the teacher's are described (None: all).
     Raises UsageError when a pattern of ``leave_out`` or ``only`` matches none of them, nothing is
     left, a record by class is asked for without ``per_class``, or one of a kind that is not of the
     standard. Taps that hold the very same tensor (a convolution's output and the input of the
@@ -50,7 +52,9 @@ def plan(
             )
         if request.scope == "per_class" and not config.per_class:
             raise UsageError(f"per_class is false, and records asks for {request.id}")
-    planner = _Planner(config, teacher, taps, labeled=labeled, samples=samples)
+    classes = teacher.outputs.num_classes if classes is None else classes
+    groups = classes if labeled and config.per_class else 1
+    planner = _Planner(config, teacher, taps, groups=groups, samples=samples)
     requests = [*planner.minimal()]
     if config.profile in ("standard", "full"):
         requests += planner.standard()
@@ -70,13 +74,13 @@ class _Planner:
         teacher: Teacher,
         taps: Sequence[Tap],
         *,
-        labeled: bool,
+        groups: int,
         samples: int | None,
     ) -> None:
         self.config = config
         self.teacher = teacher
         self.taps = list(taps)
-        self.groups = teacher.outputs.num_classes if labeled and config.per_class else 1
+        self.groups = groups
         self.per_class: Scope = "global" if self.groups == 1 else "per_class"
         # A median has at least half of the samples on either side.
         self.quantiles = samples is None or samples >= 2 * config.min_count

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,7 @@ class Sidecar:
     ) -> list[StatisticRecord]:
         """Records of a kind this version knows, in file order; None matches anything.
 
-        Of the per-class ones only those of every class: see ``partial``.
+        Of the per-class ones only those of every described class: see ``partial``.
         """
         known = KINDS.get(kind)
         return [
@@ -69,11 +70,16 @@ class Sidecar:
 
     @property
     def partial(self) -> list[StatisticRecord]:
-        """Records of some classes and not of others: no input can be asked to be like them."""
+        """Records of some described classes and not of others: no input can aim at them."""
         return [record for record in self.manifest.statistics if self._is_partial(record)]
 
     def _is_partial(self, record: StatisticRecord) -> bool:
-        return 0 < len(record.classes or ()) < self.manifest.outputs.num_classes
+        return record.classes is not None and record.classes != self.classes
+
+    @cached_property
+    def classes(self) -> list[int]:
+        """The classes that the sidecar describes: see ``Manifest.described_classes``."""
+        return self.manifest.described_classes
 
     def array(self, record: StatisticRecord, role: str) -> Array:
         """float32 copy of one role, in the record's axes; follows pointers into teacher files.

@@ -261,6 +261,14 @@ class Manifest(Block):
         dict[Annotated[str, StringConstraints(pattern=r"^x-")], Any], Field(max_length=MAX_ENTRIES)
     ] = Field(default_factory=dict)
 
+    @property
+    def described_classes(self) -> list[int]:
+        """The classes that records by class are of: all but those stated to have no sample."""
+        everyone, counts = range(self.outputs.num_classes), self.provenance.class_counts
+        if counts is None or len(counts) != len(everyone):
+            return list(everyone)
+        return [number for number in everyone if counts[number]] or list(everyone)
+
 
 def channel_axis(axes: Sequence[str]) -> int | None:
     """Index of the channel axis among axis names: ``c``, else ``f``, else None."""

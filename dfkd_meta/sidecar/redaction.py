@@ -103,7 +103,7 @@ def _without(old: Manifest, records: Sequence[StatisticRecord]) -> dict[str, Any
     taps = [tap for tap in old.taps if tap.id in used]
     document["statistics"] = [item for item in document["statistics"] if item["id"] in kept]
     document["taps"] = [item for item in document["taps"] if item["id"] in used]
-    document["profile"] = honest_profile(old.profile, taps, records, old.outputs.num_classes)
+    document["profile"] = honest_profile(old.profile, taps, records, len(old.described_classes))
     privacy = document["privacy"]
     strengths = privacy.get("tracing_strength", {})
     privacy["tracing_strength"] = {name: strengths[name] for name in strengths if name in kept}

@@ -9,8 +9,9 @@ from dfkd_meta.statistics.base import (
     make_accumulator,
     statistics,
 )
+from dfkd_meta.statistics.classes import check_counts, in_words, unknown_label
 from dfkd_meta.statistics.collect import Collection, collect
-from dfkd_meta.statistics.observe import check_counts, feature_count, unknown_label
+from dfkd_meta.statistics.observe import feature_count
 from dfkd_meta.statistics.requests import Size, forecast
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "collect",
     "feature_count",
     "forecast",
+    "in_words",
     "make_accumulator",
     "statistics",
     "unknown_label",

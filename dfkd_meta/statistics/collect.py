@@ -18,10 +18,9 @@ from dfkd_meta.statistics.base import (
     Result,
     make_accumulator,
 )
+from dfkd_meta.statistics.classes import DescribedClasses, check_counts
 from dfkd_meta.statistics.observe import (
-    check_counts,
     check_images,
-    check_labels,
     checked_activation,
     fingerprint,
 )
@@ -39,13 +38,15 @@ class Collection:
     """What a pass found.
 
     ``class_counts``, and ``recognized``, how many samples the teacher gave their label, are None
-    when a batch came without labels.
+    when a batch came without labels. ``classes`` are those described, a group each of the records
+    by class.
     """
 
     results: list[tuple[RecordRequest, Result]]
     samples: int
     class_counts: list[int] | None
     recognized: int | None = None
+    classes: tuple[int, ...] = ()
 
 
 def collect(
@@ -54,21 +55,23 @@ def collect(
     requests: Sequence[RecordRequest],
     taps: Sequence[Tap],
     *,
+    classes: Sequence[int] | None = None,
     min_count: int = MIN_COUNT,
 ) -> Collection:
     """Compute every requested record in one pass; memory does not grow with the samples.
 
-    Batches: images float32 `n ...`, model-normalized, with labels int64 `n` or None. A record whose
-    groups have to be found first (``mixture``) takes a pass before: then the batches are asked for
-    twice, an iterator will not do, and both times must give the same. Accumulates in float64 on the
-    teacher's device (on the CPU where the device has no float64).
+    Batches: images float32 `n ...`, model-normalized, with labels int64 `n` or None, all of the
+    ``classes`` to describe (ascending; default: all of the teacher's). A record whose groups have
+    to be found first (``mixture``) takes a pass before: then the batches are asked for twice, an
+    iterator will not do, and both times must give the same. Accumulates in float64 on the teacher's
+    device (on the CPU where the device has no float64).
 
     Raises StatisticsError for an image of another shape than the teacher's inputs, NaN or infinite
-    activations, labels out of range or absent where needed, a group under ``min_count`` samples,
-    and when a pass changed the teacher's weights or buffers.
+    activations, labels of other classes or absent where needed, a group under ``min_count``
+    samples, and when a pass changed the teacher's weights or buffers.
     """
     before = fingerprint(teacher.module)
-    running = _Pass(teacher, requests, taps, min_count)
+    running = _Pass(teacher, requests, taps, min_count, classes)
     if running.scouts:
         if isinstance(batches, Iterator):
             raise StatisticsError(
@@ -92,11 +95,16 @@ def collect(
             where=", ".join(changed[:5]),
             hint="the module must be in evaluation mode and must not write to its own buffers",
         )
-    check_counts(running.samples, running.class_counts if running.per_class else None, min_count)
-    if not running.labelled or not running.samples:
-        return Collection(running.results(), running.samples, None)
-    counts, recognized = running.class_counts, running.recognized
-    return Collection(running.results(), running.samples, counts, recognized)
+    described = running.described
+    check_counts(running.samples, described.sizes if running.per_class else None, min_count)
+    known = running.labelled and running.samples > 0
+    return Collection(
+        running.results(),
+        running.samples,
+        class_counts=described.counts if known else None,
+        recognized=running.recognized if known else None,
+        classes=described.classes,
+    )
 
 
 @dataclass(frozen=True)
@@ -139,17 +147,20 @@ class _Pass:
         requests: Sequence[RecordRequest],
         taps: Sequence[Tap],
         min_count: int,
+        classes: Sequence[int] | None = None,
     ) -> None:
         check_requests(requests, taps)
         self.requests = list(requests)
         self.by_id = {tap.id: tap for tap in taps}
         self.per_class = any(request.scope == "per_class" for request in requests)
         self.samples, self.labelled, self.recognized = 0, True, 0
-        self.class_counts = [0] * teacher.outputs.num_classes
+        self.described = DescribedClasses(teacher.outputs.num_classes, classes)
         self.twins = global_twins(requests)
+        groups = len(self.described.classes)
         self.accumulators = {
             request.id: make_accumulator(
-                request, context_for(teacher, request, self.by_id, min_count)
+                request,
+                context_for(teacher, request, self.by_id, classes=groups, min_count=min_count),
             )
             for request in requests
             if request.id not in self.twins
@@ -177,7 +188,7 @@ class _Pass:
         self._check_labels(batch)
         for name, scout in self.scouts.items():
             features = batch.units(self.by_id[scout.tap])
-            scout.see(features, _groups(self.accumulators[name], features, batch.labels))
+            scout.see(features, self._groups(self.accumulators[name], features, batch.labels))
 
     def settle(self) -> None:
         """Have every scout make up its mind."""
@@ -212,11 +223,17 @@ class _Pass:
 
     def _feed(self, place: tuple[tuple[str, ...], str | None], view: Tensor, batch: _Batch) -> None:
         for accumulator in self.consumers.get(place, ()):
-            groups = _groups(accumulator, view, batch.labels)
+            groups = self._groups(accumulator, view, batch.labels)
             name = accumulator.request.id
             if name in self.finer:
                 groups = self.finer[name](batch.units(self.by_id[self.scouts[name].tap]), groups)
             accumulator.update(view, groups)
+
+    def _groups(self, accumulator: Accumulator, features: Tensor, labels: Tensor | None) -> Tensor:
+        """The group of each sample: that of its class, or the one group of a global record."""
+        if labels is not None and accumulator.request.scope == "per_class":
+            return self.described.groups(labels.to(features.device))
+        return torch.zeros(len(features), dtype=torch.int64, device=features.device)
 
     def _count(self, batch: _Batch) -> None:
         self._check_labels(batch)
@@ -224,13 +241,12 @@ class _Pass:
         if batch.labels is None:
             self.labelled = False
             return
-        found = torch.bincount(batch.labels.cpu(), minlength=len(self.class_counts)).tolist()
-        self.class_counts = [a + b for a, b in zip(self.class_counts, found, strict=True)]
+        self.described.count(batch.labels)
         self.recognized += int((batch.logits.argmax(1).cpu() == batch.labels.cpu()).sum())
 
     def _check_labels(self, batch: _Batch) -> None:
         if batch.labels is not None:
-            check_labels(batch.labels, batch.samples, len(self.class_counts), batch.number)
+            self.described.check(batch.labels, batch.samples, batch.number)
         elif self.per_class:
             raise StatisticsError(
                 f"batch {batch.number} has no labels, and per-class statistics are asked for",
@@ -248,10 +264,3 @@ def _views(
             here = views.setdefault(tap_id, {})
             here[reduction] = here.get(reduction, False) or len(tap_ids) > 1
     return views
-
-
-def _groups(accumulator: Accumulator, features: Tensor, labels: Tensor | None) -> Tensor:
-    """The group of each sample: its class, or the one group of a global record."""
-    if labels is not None and accumulator.request.scope == "per_class":
-        return labels.to(features.device)
-    return torch.zeros(len(features), dtype=torch.int64, device=features.device)

@@ -53,46 +53,6 @@ def check_images(teacher: Teacher, images: Tensor, batch: int) -> None:
         )
 
 
-def check_labels(labels: Tensor, samples: int, classes: int, batch: int) -> None:
-    """Raises StatisticsError unless there is one label in 0..classes-1 per sample."""
-    if labels.shape != (samples,):
-        raise StatisticsError(
-            f"batch {batch} has {samples} samples and labels of shape {list(labels.shape)}"
-        )
-    wrong = labels[(labels < 0) | (labels >= classes)]
-    if len(wrong):
-        raise unknown_label(int(wrong[0]), classes, f"batch {batch}")
-
-
-def unknown_label(label: int, classes: int, where: str) -> StatisticsError:
-    """The refusal of a label that the teacher has no class for."""
-    return StatisticsError(
-        f"the data have a label {label}, the teacher knows 0..{classes - 1}",
-        where=where,
-        hint="is this the data set, and the label order, that the teacher was trained on? "
-        "Labels count from 0",
-    )
-
-
-def check_counts(samples: int, class_counts: Sequence[int] | None, min_count: int) -> None:
-    """Raises StatisticsError that lists every group under the minimum (class_counts None: one)."""
-    if samples < min_count:
-        raise StatisticsError(
-            f"{samples} samples are fewer than the minimum group size {min_count}",
-            hint="use more data; statistics of few people give them away",
-        )
-    small = {c: n for c, n in enumerate(class_counts or []) if n < min_count}
-    if small:
-        listed = ", ".join(f"class {c}: {n}" for c, n in list(small.items())[:20])
-        lower = ", or lower the minimum (--set min_count=...)" if min(small.values()) else ""
-        raise StatisticsError(
-            f"{len(small)} class(es) have fewer than {min_count} samples: {listed}"
-            + (", ..." if len(small) > 20 else ""),
-            hint="add samples of these classes, or release no per-class statistics "
-            f"(--set per_class=false){lower}",
-        )
-
-
 def fingerprint(module: nn.Module) -> dict[str, str]:
     """A digest of every parameter and buffer by name, to prove that a pass changed none."""
     return {

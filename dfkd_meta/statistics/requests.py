@@ -31,10 +31,15 @@ class Size:
 
 
 def forecast(
-    teacher: Teacher, requests: Sequence[RecordRequest], taps: Sequence[Tap]
+    teacher: Teacher,
+    requests: Sequence[RecordRequest],
+    taps: Sequence[Tap],
+    *,
+    classes: int | None = None,
 ) -> dict[str, Size]:
     """What each record will take, by id, without data and without that memory.
 
+    ``classes`` is how many of the teacher's are to be described (default: all).
     ``stored`` is the most that it can be: a class of few samples has fewer rows in its factors.
     Raises StatisticsError as ``collect`` does.
     """
@@ -42,7 +47,7 @@ def forecast(
     by_id, twins = {tap.id: tap for tap in taps}, global_twins(requests)
     found = {}
     for request in requests:
-        context = context_for(teacher, request, by_id)
+        context = context_for(teacher, request, by_id, classes=classes)
         accumulator = make_accumulator(request, replace(context, device=torch.device("meta")))
         known = KINDS.get(request.kind)
         large = {role for role, rule in (known.roles if known else {}).items() if rule.large}
@@ -112,16 +117,19 @@ def context_for(
     teacher: Teacher,
     request: RecordRequest,
     taps: Mapping[str, Tap],
+    *,
+    classes: int | None = None,
     min_count: int = MIN_COUNT,
 ) -> Context:
     """What the accumulator of a request may know; running sums are where float64 is."""
     used = tuple(taps[name] for name in request.taps)
     device = teacher.device
+    groups = teacher.outputs.num_classes if classes is None else classes
     return Context(
         module=teacher.module,
         taps=used,
         features=feature_count(used, request.reduction),
-        groups=teacher.outputs.num_classes if request.scope == "per_class" else 1,
+        groups=groups if request.scope == "per_class" else 1,
         min_count=min_count,
         device=torch.device("cpu") if device.type == "mps" else device,
     )

@@ -62,8 +62,7 @@ def drawn_start(context: MethodContext, draws: Draws) -> Start:
     wanted = read_marginals(context.sidecar, context.device)
     if wanted is None:
         return plain
-    size, classes = context.fitting(SAMPLE), context.teacher.outputs.num_classes
-    targets = every_class(size, classes, context.device)
+    targets = every_class(context.fitting(SAMPLE), context.classes, context.device)
     sample = plain(targets, torch.Generator().manual_seed(0))
     turn = ValueMap.for_inputs_like(sample, wanted)
     return lambda targets, generator: turn(plain(targets, generator))

@@ -158,6 +158,11 @@ class MethodContext:
         return tuple(self.teacher.inputs.shape)
 
     @property
+    def classes(self) -> tuple[int, ...]:
+        """The classes to make inputs for: those that the sidecar describes."""
+        return tuple(self.sidecar.classes)
+
+    @property
     def bounds(self) -> tuple[Tensor, Tensor]:
         """Lowest and highest values that an input can take, on the device: see ``valid_bounds``."""
         low, high = valid_bounds(self.teacher.inputs)

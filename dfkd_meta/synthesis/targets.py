@@ -39,20 +39,20 @@ class Targets:
         return self._groupings[classes]
 
 
-def every_class(size: int, num_classes: int, device: torch.device) -> Targets:
+def every_class(size: int, classes: tuple[int, ...], device: torch.device) -> Targets:
     """``size`` labels in which the classes take turns, for a look at draws of all of them."""
-    return Targets(torch.arange(size, device=device) % num_classes)
+    return Targets(torch.tensor(classes, device=device)[torch.arange(size) % len(classes)])
 
 
 @dataclass(frozen=True)
 class TargetSampler:
-    """Draws a class-balanced batch of targets.
+    """Draws a batch of targets, balanced over ``classes``.
 
     ``features`` holds the Gaussians to draw activations from, by tap id, ``joint`` those of several
     taps at once; ``soft`` draws class probabilities.
     """
 
-    num_classes: int
+    classes: tuple[int, ...]
     device: torch.device
     features: dict[str, ClassGaussians] = field(default_factory=dict)
     soft: SoftLabels | None = None
@@ -64,8 +64,9 @@ class TargetSampler:
         Rows per class differ by at most one, in each batch and in all batches of one size together:
         the classes that get the rows left over take turns from batch to batch.
         """
-        turns = (torch.arange(size) % self.num_classes).sort().values
-        labels = sent((turns + index * size) % self.num_classes, self.device)
+        count = len(self.classes)
+        turns = ((torch.arange(size) % count).sort().values + index * size) % count
+        labels = sent(torch.tensor(self.classes)[turns], self.device)
         features = {tap: source.sample(labels, generator) for tap, source in self.features.items()}
         if self.joint is not None:
             features |= self.joint.sample(labels, generator)

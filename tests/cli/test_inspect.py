@@ -6,6 +6,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from dfkd_meta_cli.main import app
+from tests.sidecar.cases.records import of
 from tests.sidecar.example import full, put, small
 
 run = CliRunner()
@@ -40,6 +41,8 @@ def test_optional_facts_are_shown(tmp_path: Path) -> None:
     result = run.invoke(app, ["inspect", str(example.write(tmp_path) / "dfkd_meta.json")])
     assert "user/teacher" in result.stdout
     assert "93.75% on test" in result.stdout
+    some = run.invoke(app, ["inspect", str(of("class-left-out").write(tmp_path / "some"))])
+    assert "2, 1 of them not described" in some.stdout
 
 
 def test_a_broken_manifest_is_refused_in_three_lines(tmp_path: Path) -> None:

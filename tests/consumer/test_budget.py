@@ -48,7 +48,7 @@ class Flat(Term):
 def recipe(**more: object) -> Recipe:
     shape = (1, 8, 8)
     made = Recipe(
-        targets=TargetSampler(3, CPU),
+        targets=TargetSampler((0, 1, 2), CPU),
         source=PixelSource(gaussian_start(shape, CPU)),
         images=500,
         batch_size=50,

@@ -250,6 +250,17 @@ def test_counts_that_mean_nothing_for_a_method_are_said(published: Published) ->
     assert not any("images" in note for note in first.notes)
 
 
+def test_classes_that_are_not_described_are_said(published: Published) -> None:
+    teacher, whole = opened(published("digits_cnn", "full"))
+    origin = whole.manifest.provenance.model_copy(update={"class_counts": [160, 0, 80]})
+    manifest = whole.manifest.model_copy(update={"provenance": origin})
+    sidecar = dataclasses.replace(whole, manifest=manifest)
+    config = settings(training={"steps": 2, "batch_size": 8})
+    recipe = make_recipe(teacher, sidecar, config, CPU)
+    assert any(note.endswith("the sidecar does not describe: class 1") for note in recipe.notes)
+    assert len(sidecar.partial) == sum(r.scope == "per_class" for r in manifest.statistics)
+
+
 def test_records_of_some_classes_are_left_alone(published: Published) -> None:
     """No input is made for a class by the numbers of another."""
     teacher, whole = opened(published("digits_cnn", "full"))

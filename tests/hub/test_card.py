@@ -17,6 +17,7 @@ from dfkd_meta.hub import StudentFacts, front_matter, student_card, update_card
 from dfkd_meta.hub.card import BEGIN, END, code, license_keys, mechanism, names_text, privacy_lines
 from dfkd_meta.sidecar import Manifest, bytes_text, read_sidecar
 from dfkd_meta.sidecar.summary import record_bytes
+from tests.sidecar.cases.records import of
 from tests.sidecar.example import minimal
 from tests.support.golden import check_golden
 
@@ -52,6 +53,11 @@ def metadata(card: str) -> Any:
 
 def test_new_card(manifest: Manifest) -> None:
     check_golden(GOLDEN / "teacher.md", update_card("", manifest, "alice/teacher"))
+
+
+def test_classes_that_are_not_described_are_told(tmp_path: Path) -> None:
+    some = read_sidecar(of("class-left-out").write(tmp_path)).manifest
+    assert "logits of 2 classes, 1 of them not described" in update_card("", some, "a/b")
 
 
 def test_student_card() -> None:

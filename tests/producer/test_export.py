@@ -191,6 +191,53 @@ def test_sizes_of_classes_too_small_to_describe_are_not_published(tmp_path: Path
     assert manifest.provenance.class_counts is None
 
 
+@pytest.mark.parametrize("profile", ["minimal", "standard", "full"])
+def test_rare_classes_are_left_out_with_their_samples(tmp_path: Path, profile: str) -> None:
+    labels = np.array([0] * 60 + [1] * 5 + [2] * 20)
+    images = data(85).read(range(85)).numpy()
+    few = ArrayDataset("toys", "train", images, labels)
+    settings, told = config(profile, rare_classes="leave_out"), Told()
+    manifest = export(builtin(), few, settings, tmp_path / "out", progress=told)
+    (warning,) = (line for line in told.steps if "left out" in line)
+    assert warning.startswith("WARNING: 2 class(es) of fewer than 11 samples are left out")
+    assert warning.endswith("class 1: 5, class 3: 0")
+    assert manifest.profile == profile
+    assert (manifest.provenance.samples, manifest.provenance.class_counts) == (80, [60, 0, 20, 0])
+    assert manifest.described_classes == [0, 2]
+    report = validate_sidecar(tmp_path / "out")
+    assert not [issue for issue in report if issue.severity == "error"]
+    sidecar = read_sidecar(tmp_path / "out")
+    by_class = [record for record in manifest.statistics if record.scope == "per_class"]
+    assert all(record.classes == [0, 2] and record.count == [60, 20] for record in by_class)
+    assert by_class
+    assert not sidecar.partial
+    # No number depends on the samples that were left out.
+    other = np.where((labels == 1)[:, None, None, None], 1 - images, images).astype(np.float32)
+    again = ArrayDataset("toys", "train", other, labels)
+    export(builtin(), again, settings, tmp_path / "again")
+    name = "dfkd_meta.safetensors"
+    assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+
+
+def test_rare_classes_that_leave_too_few(tmp_path: Path) -> None:
+    labels = np.array([0] * 60 + [1] * 9)
+    few = ArrayDataset("toys", "train", data(69).read(range(69)).numpy(), labels)
+    with pytest.raises(StatisticsError, match="rare_classes=leave_out") as refused:
+        export(builtin(), few, config("minimal"), tmp_path / "out")
+    assert "class 1: 9, class 2: 0, class 3: 0" in str(refused.value)
+    settings = config("minimal", rare_classes="leave_out")
+    with pytest.raises(StatisticsError, match="all classes but 1 have fewer than 11 samples"):
+        export(builtin(), few, settings, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_limit_that_leaves_classes_rare_is_told_before_the_pass(tmp_path: Path) -> None:
+    told = Told()
+    with pytest.raises(StatisticsError, match="have fewer than 11 samples"):
+        export(builtin(), data(), config("minimal", limit=30), tmp_path / "out", progress=told)
+    assert not told.steps
+
+
 def test_a_level_with_just_as_many_samples_beyond_it_as_there_must_be(tmp_path: Path) -> None:
     """As float32 the level 0.999 is larger than 1 - 1/1000."""
     settings = config("minimal", only=["quantiles/*"], min_count=1)

@@ -147,6 +147,28 @@ def test_small_classes_are_listed() -> None:
     assert lower.results[0][1].count == torch.bincount(labels[kept]).tolist()
 
 
+def test_some_classes_are_described_as_if_there_were_no_others() -> None:
+    t = teacher()
+    x, labels = images()
+    kept = labels != 1
+    requests = [moments(scope="per_class"), moments(), moments(reduction="unit")]
+    few = stream(x[kept], labels[kept])
+    found = collect(t, few, requests, default_taps(t), classes=[0, 2])
+    assert (found.classes, found.class_counts, found.samples) == ((0, 2), [30, 0, 30], 60)
+    whole = collect(t, stream(x, labels), requests[:1], default_taps(t)).results[0][1]
+    rest = collect(t, stream(x[kept], labels[kept]), requests[1:], default_taps(t)).results
+    described, *overall = (result for _, result in found.results)
+    assert described.count == [30, 30]
+    for role, array in described.arrays.items():
+        np.testing.assert_allclose(array, whole.arrays[role][[0, 2]], rtol=1e-12)
+    for mine, (_, other) in zip(overall, rest, strict=True):
+        assert mine.count == [60]
+        for role, array in mine.arrays.items():
+            np.testing.assert_allclose(array, other.arrays[role], rtol=1e-12)
+    with pytest.raises(StatisticsError, match="a sample of class 1, which is not described"):
+        collect(t, stream(x, labels), requests, default_taps(t), classes=[0, 2])
+
+
 def test_too_few_samples_and_no_samples() -> None:
     t = teacher()
     for n in (0, 10):

@@ -141,7 +141,7 @@ def test_a_chain_of_pairs_draws_from_the_conditional_distribution() -> None:
     """Against the posterior of a linear Gaussian model in its covariance form, by numpy."""
     first = dataclasses.replace(graph((CONV, FLAT), 16), key="first")
     second = dataclasses.replace(graph((FLAT, LAST), 6, kept=2), key="second", reduction="unit")
-    sampler = ChainedSpectra(1, CPU, chain=(first, second))
+    sampler = ChainedSpectra((0,), CPU, chain=(first, second))
     targets = sampler.sample(20_000, 0, torch.Generator().manual_seed(0))
     a, b = targets.features["first"].double(), targets.features["second"].double()
     # Everything here is of class 0, the first group of both records.
@@ -161,7 +161,7 @@ def test_a_chain_of_pairs_draws_from_the_conditional_distribution() -> None:
 def test_a_pair_that_follows_no_other_is_drawn_on_its_own() -> None:
     lone = dataclasses.replace(graph((LAST, CONV), 14), key="lone")
     before = dataclasses.replace(graph((CONV, FLAT), 16), key="before")
-    sampler = ChainedSpectra(1, CPU, chain=(before, lone))
+    sampler = ChainedSpectra((0,), CPU, chain=(before, lone))
     found = sampler.sample(50, 0, torch.Generator().manual_seed(1)).features
     generator, labels = torch.Generator().manual_seed(1), torch.zeros(50, dtype=torch.int64)
     for record in (before, lone):

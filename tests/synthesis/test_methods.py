@@ -11,12 +11,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dfkd_meta.data import Subset
 from dfkd_meta.errors import DataError, MethodError, UsageError
+from dfkd_meta.producer.config import ExportConfig
+from dfkd_meta.producer.export import export
 from dfkd_meta.sidecar import Sidecar, read_sidecar
 from dfkd_meta.synthesis.engine import Synthesizer
 from dfkd_meta.synthesis.recipe import MethodContext, Recipe, methods
-from dfkd_meta.teachers import Teacher, teacher_from_sidecar
-from tests.support.small_recipes import BATCH, options_for, shrunk, write_blobs
+from dfkd_meta.teachers import Teacher, open_teacher, teacher_from_sidecar
+from tests.support.published import blobs
+from tests.support.small_recipes import BATCH, options_for, shrunk, teacher_for, write_blobs
 
 Published = Callable[[str, str], Path]
 ARCHITECTURES = ("digits_cnn", "hinton800")  # with BatchNorm and without
@@ -27,6 +31,26 @@ MADE = [name for name in methods.names() if "data" not in methods.get(name).conf
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_blobs(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def of_some_classes(
+    published: Published, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """The teacher of that name with a full sidecar that describes classes 0 and 2, not 1."""
+    made: dict[str, Path] = {}
+
+    def get(name: str) -> Path:
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp("some") / name
+            whole = blobs("train")
+            assert whole.labels is not None
+            kept = np.flatnonzero((whole.labels != 1) | (np.arange(len(whole.labels)) < 20))
+            settings = ExportConfig(profile="full", rare_classes="leave_out")
+            export(open_teacher(published(name, "full")), Subset(whole, kept), settings, made[name])
+        return made[name]
+
+    return get
 
 
 def opened(folder: Path) -> tuple[Teacher, Sidecar]:
@@ -108,6 +132,19 @@ def test_needs_are_honest(name: str, published: Published, data: Path) -> None:
     recipe = recipe_of(name, teacher, with_records(full, kept), data)
     if recipe.given is None:
         make(recipe, teacher)
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_no_input_is_made_for_a_class_that_is_not_described(
+    name: str, of_some_classes: Callable[[str], Path], data: Path
+) -> None:
+    teacher, sidecar = opened(of_some_classes(teacher_for(name)))
+    assert sidecar.classes == [0, 2]
+    recipe = recipe_of(name, teacher, sidecar, data)
+    generator = torch.Generator().manual_seed(0)
+    targets = [recipe.targets.sample(BATCH, index, generator) for index in range(3)]
+    assert torch.cat([target.labels for target in targets]).unique().tolist() == [0, 2]
+    assert torch.isfinite(make(recipe, teacher)).all()
 
 
 def with_records(sidecar: Sidecar, records: list) -> Sidecar:

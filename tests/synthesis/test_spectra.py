@@ -121,7 +121,7 @@ def test_sequences_are_rendered_like_images(axes: list[str], tmp_path: Path) -> 
 
     context = MethodContext(teacher, read_sidecar(tmp_path), CPU)
     white = white_start(context.shape, CPU, 0.0)
-    sampler = TargetSampler(3, CPU)
+    sampler = TargetSampler((0, 1, 2), CPU)
     rendering = natural_inputs(context, white, None, sampler)
     assert rendering is not None
     targets = sampler.sample(4_000, 0, torch.Generator().manual_seed(0))
@@ -191,7 +191,7 @@ def test_what_a_sidecar_records_decides_how_noise_is_rendered(
     white = white_start(context.shape, CPU, 0.0)
     targets = Targets(torch.arange(60) % context.teacher.outputs.num_classes)
 
-    sampler = TargetSampler(context.teacher.outputs.num_classes, CPU)
+    sampler = TargetSampler(context.classes, CPU)
 
     def images() -> torch.Tensor:
         draws = read_draws(sidecar, CPU)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dfkd_meta.synthesis.targets import TargetSampler
+from dfkd_meta.synthesis.targets import TargetSampler, every_class
+
+CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
     ("classes", "size"), [(10, 250), (10, 256), (100, 250), (3, 3), (7, 4), (1_000, 27)]
 )
 def test_every_class_gets_its_share(classes: int, size: int) -> None:
-    sampler, generator = TargetSampler(classes, torch.device("cpu")), torch.Generator()
+    sampler, generator = TargetSampler(tuple(range(classes)), CPU), torch.Generator()
     batches = [sampler.sample(size, index, generator).labels for index in range(classes)]
     for labels in batches:
         assert len(labels) == size
@@ -26,3 +28,10 @@ def test_every_class_gets_its_share(classes: int, size: int) -> None:
     assert sampler.sample(10 * classes, 0, generator).labels.tolist() == sorted(
         list(range(classes)) * 10
     )
+
+
+def test_only_the_classes_named_are_aimed_at() -> None:
+    sampler = TargetSampler((2, 5, 9), CPU)
+    labels = torch.cat([sampler.sample(7, i, torch.Generator()).labels for i in range(3)])
+    assert labels.bincount(minlength=10).tolist() == [0, 0, 7, 0, 0, 7, 0, 0, 0, 7]
+    assert every_class(4, (2, 5, 9), CPU).labels.tolist() == [2, 5, 9, 2]

@@ -2,10 +2,10 @@
 
 ``minimal``: (a) a ``batchnorm`` record, or global channel-wise ``moments``; (b) ``soft_targets``;
 (c) ``class_similarity``.
-``standard``: minimal, and (d) channel-wise ``moments`` for every class at each tap that is not
-linear in the input, unless nothing but ``batchnorm`` and logit statistics is taken there; (e)
-unit-wise ``covariance`` for every class at some tap that is not linear in the input (the last
-hidden layer).
+``standard``: minimal, and (d) channel-wise ``moments`` for every described class at each tap that
+is not linear in the input, unless nothing but ``batchnorm`` and logit statistics is taken there;
+(e) unit-wise ``covariance`` for every described class at some tap that is not linear in the input
+(the last hidden layer).
 ``full``: standard, and (f) unit-wise ``covariance``, ``spectrum`` or ``mixture`` at a tap that is
 linear in the input.
 ``custom`` promises nothing.
@@ -29,7 +29,7 @@ EXEMPT = {"batchnorm", "soft_targets", "class_similarity"}
 def check_profile(evidence: Evidence) -> None:
     """DM360."""
     manifest = evidence.manifest
-    classes = manifest.outputs.num_classes
+    classes = len(manifest.described_classes)
     for text in broken_promises(manifest.profile, manifest.taps, manifest.statistics, classes):
         evidence.add("DM360", "/profile", f"{manifest.profile} promises {text}")
 
@@ -39,8 +39,9 @@ def honest_profile(
 ) -> str:
     """The profile asked for if the records keep its promise, else ``custom``.
 
-    The rule is the one that validation applies. Without labels, for a teacher without a hidden
-    layer, or with records of one's own at further taps, some promises cannot be kept.
+    ``classes`` is how many are described. The rule is the one that validation applies. Without
+    labels, for a teacher without a hidden layer, or with records of one's own at further taps, some
+    promises cannot be kept.
     """
     return "custom" if broken_promises(profile, taps, records, classes) else profile
 
@@ -108,7 +109,8 @@ class _Promises:
         return [self.taps[name] for name in record.taps if name in self.taps]
 
     def _every_class(self, record: StatisticRecord) -> bool:
-        return record.scope == "per_class" and len(record.classes or ()) == self.classes
+        # Which classes they are is checked elsewhere (DM314, and by their counts DM316).
+        return record.scope == "per_class" and len(record.classes or ()) >= self.classes
 
     def _by_channel(self, record: StatisticRecord) -> bool:
         # Both kinds name one tap; a record of many must not be searched once for each of them.

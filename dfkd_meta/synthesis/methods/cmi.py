@@ -112,7 +112,7 @@ def cmi(context: MethodContext, config: CMIConfig) -> Recipe:
         config.latent, context.teacher.inputs, config.width, context.generator, context.device
     )
     return Recipe(
-        targets=TargetSampler(context.teacher.outputs.num_classes, context.device),
+        targets=TargetSampler(context.classes, context.device),
         source=InvertedSource(module, config.latent, learning_rate=config.learning_rate),
         images=config.batch_size,
         batch_size=config.batch_size,

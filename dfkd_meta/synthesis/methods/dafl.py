@@ -80,7 +80,7 @@ def dafl(context: MethodContext, config: DaflConfig) -> Recipe:
     generator's learning rate on MNIST is 0.2, at which it dies for small batches (its issue 6).
     """
     return Recipe(
-        targets=TargetSampler(context.teacher.outputs.num_classes, context.device),
+        targets=TargetSampler(context.classes, context.device),
         source=online_generator(context, config),
         images=config.batch_size,
         batch_size=config.batch_size,

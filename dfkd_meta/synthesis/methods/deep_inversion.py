@@ -112,7 +112,7 @@ def deep_inversion(context: MethodContext, config: DeepInversionConfig) -> Recip
     "best" batch is an alias of the running one, hence always the last: the last is kept here.
     """
     return Recipe(
-        targets=TargetSampler(context.teacher.outputs.num_classes, context.device),
+        targets=TargetSampler(context.classes, context.device),
         source=PixelSource(
             gaussian_start(context.shape, context.device), learning_rate=config.learning_rate
         ),

@@ -42,7 +42,7 @@ def dfq(context: MethodContext, config: DfqConfig) -> Recipe:
     several. Recorded global moments stand in for a teacher without BatchNorm.
     """
     return Recipe(
-        targets=TargetSampler(context.teacher.outputs.num_classes, context.device),
+        targets=TargetSampler(context.classes, context.device),
         source=online_generator(context, config),
         images=config.batch_size,
         batch_size=config.batch_size,

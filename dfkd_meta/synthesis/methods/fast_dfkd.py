@@ -82,7 +82,7 @@ def fast_dfkd(context: MethodContext, config: FastDFKDConfig) -> Recipe:
         reset_at=config.warm_up + config.reset_after if config.reset_after else None,
     )
     return Recipe(
-        targets=TargetSampler(context.teacher.outputs.num_classes, context.device),
+        targets=TargetSampler(context.classes, context.device),
         source=source,
         images=config.batch_size,
         batch_size=config.batch_size,

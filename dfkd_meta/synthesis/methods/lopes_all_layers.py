@@ -83,7 +83,7 @@ def lopes_all_layers(context: MethodContext, config: LopesConfig) -> Recipe:
     hidden = tuple(FeatureTarget(tap, rectify=tap.id not in linear) for tap in taps)
     listed = ", ".join(f"{tap} ({record.kind})" for tap, record in layers.items())
     return Recipe(
-        targets=TargetSampler(context.teacher.outputs.num_classes, context.device, gaussians),
+        targets=TargetSampler(context.classes, context.device, gaussians),
         source=lopes_source(context, config),
         images=config.images,
         batch_size=config.batch_size,

@@ -94,6 +94,6 @@ def lopes_spectral_all_layers(context: MethodContext, config: SpectralConfig) ->
     is defined here, says the statistic ``spectrum``. The released code never reads its spectra.
     """
     (graph,) = read_graphs(context, NETWORK.records(context.sidecar))
-    classes, drawn = context.teacher.outputs.num_classes, {graph.key: graph.coefficients}
-    sampler = TargetSampler(classes, context.device, drawn)
+    drawn = {graph.key: graph.coefficients}
+    sampler = TargetSampler(context.classes, context.device, drawn)
     return spectral_recipe(context, config, (graph,), sampler)

@@ -34,7 +34,7 @@ def lopes_spectral_layer_pairs(context: MethodContext, config: SpectralConfig) -
     reaches either; so here each pair is drawn given what the pair before it asks of that layer.
     """
     graphs = read_graphs(context, PAIRS.records(context.sidecar))
-    sampler = ChainedSpectra(context.teacher.outputs.num_classes, context.device, chain=graphs)
+    sampler = ChainedSpectra(context.classes, context.device, chain=graphs)
     return spectral_recipe(context, config, graphs, sampler)
 
 

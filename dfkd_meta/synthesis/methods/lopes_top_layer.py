@@ -77,7 +77,7 @@ def lopes_top_layer(context: MethodContext, config: LopesConfig) -> Recipe:
     record = top_record(context)
     gaussians = {record.taps[0]: read_gaussians(context.sidecar, record, context.device)}
     return Recipe(
-        targets=TargetSampler(context.teacher.outputs.num_classes, context.device, gaussians),
+        targets=TargetSampler(context.classes, context.device, gaussians),
         source=lopes_source(context, config),
         images=config.images,
         batch_size=config.batch_size,

@@ -64,7 +64,7 @@ def nayer(context: MethodContext, config: NAYERConfig) -> Recipe:
         life=config.life,
     )
     return Recipe(
-        targets=TargetSampler(classes, context.device),
+        targets=TargetSampler(context.classes, context.device),
         source=source,
         images=config.batch_size,
         batch_size=config.batch_size,

@@ -25,7 +25,7 @@ def noise(context: MethodContext, config: NoiseConfig) -> Recipe:
     """Inputs ~ N(mean, std^2), labeled by the teacher alone."""
     start = gaussian_start(context.shape, context.device, mean=config.mean, std=config.std)
     return Recipe(
-        targets=TargetSampler(context.teacher.outputs.num_classes, context.device),
+        targets=TargetSampler(context.classes, context.device),
         source=PixelSource(start),
         images=config.images,
         batch_size=min(config.images, 1000),

@@ -67,7 +67,7 @@ def data_recipe(
 ) -> Recipe:
     """A recipe that synthesizes nothing."""
     return Recipe(
-        targets=TargetSampler(context.teacher.outputs.num_classes, context.device),
+        targets=TargetSampler(context.classes, context.device),
         source=PixelSource(gaussian_start(context.shape, context.device)),
         images=len(pool),
         batch_size=len(pool),

@@ -112,7 +112,7 @@ def recorded(context: MethodContext, config: RecordedConfig) -> Recipe:
         if recognized >= config.trust * _recognized_data(context):
             size = context.fitting(config.drawn_batch, DRAWN_NUMBERS)
             return Recipe(
-                targets=TargetSampler(context.teacher.outputs.num_classes, context.device),
+                targets=TargetSampler(context.classes, context.device),
                 source=source,
                 images=size,
                 batch_size=size,
@@ -144,7 +144,7 @@ def _recognized(context: MethodContext, source: PixelSource) -> float:
     The probe has a stream of its own: looking does not change what is made afterwards.
     """
     generator = torch.Generator().manual_seed(0)
-    targets = every_class(PROBE_SIZE, context.teacher.outputs.num_classes, context.device)
+    targets = every_class(PROBE_SIZE, context.classes, context.device)
     right = 0
     with torch.no_grad():
         for labels in targets.labels.split(context.fitting(PROBE_SIZE)):  # type: ignore[no-untyped-call]
@@ -158,7 +158,7 @@ def _recognized_data(context: MethodContext) -> float:
     if not TOP.found(context.sidecar):
         return 1.0
     logits = read_gaussians(context.sidecar, top_record(context), context.device)
-    labels = every_class(PROBE_SIZE, context.teacher.outputs.num_classes, context.device).labels
+    labels = every_class(PROBE_SIZE, context.classes, context.device).labels
     drawn = logits.sample(labels, torch.Generator().manual_seed(0))
     return float((drawn.argmax(1) == labels).float().mean())
 
@@ -167,9 +167,7 @@ def _refined(context: MethodContext, config: RecordedConfig, draws: Draws | None
     """Inputs optimized to match hidden-layer records."""
     aim = _aim(context)
     size = context.fitting(config.batch_size, config.batch_numbers)
-    sampler = TargetSampler(
-        context.teacher.outputs.num_classes, context.device, aim.gaussians, joint=aim.joint
-    )
+    sampler = TargetSampler(context.classes, context.device, aim.gaussians, joint=aim.joint)
     return Recipe(
         targets=sampler,
         source=_free_inputs(context, config, _input_draw(context, draws, aim.joint), sampler),

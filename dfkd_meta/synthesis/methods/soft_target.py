@@ -93,7 +93,7 @@ def soft_target(context: MethodContext, config: SoftTargetConfig) -> Recipe:
     rectified = is_rectified(context.teacher, head.tap)
     labels = FeatureLabels(head.directions, head.layer, config.sigma, rectified, config.temperature)
     return Recipe(
-        targets=TargetSampler(context.teacher.outputs.num_classes, context.device, soft=labels),
+        targets=TargetSampler(context.classes, context.device, soft=labels),
         source=free_pixels(context, config.learning_rate),
         images=config.images,
         batch_size=config.batch_size,

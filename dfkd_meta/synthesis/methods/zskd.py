@@ -72,7 +72,7 @@ def zskd(context: MethodContext, config: ZskdConfig) -> Recipe:
     )
     labels = DirichletLabels(concentrations(similarity, config.betas))
     return Recipe(
-        targets=TargetSampler(context.teacher.outputs.num_classes, context.device, soft=labels),
+        targets=TargetSampler(context.classes, context.device, soft=labels),
         source=free_pixels(context, config.learning_rate),
         images=config.images,
         batch_size=config.batch_size,

@@ -50,7 +50,7 @@ def zskt(context: MethodContext, config: ZsktConfig) -> Recipe:
     kept = config.capacity if "capacity" in config.model_fields_set else config.batch_size
     flat = "the teacher has no maps `c h w`: the student learns without attention transfer"
     return Recipe(
-        targets=TargetSampler(context.teacher.outputs.num_classes, context.device),
+        targets=TargetSampler(context.classes, context.device),
         source=online_generator(context, config),
         images=config.batch_size,
         batch_size=config.batch_size,

@@ -172,6 +172,10 @@ RECORDS = [
           put("/statistics/4/reduction", "channel")),
     _case("standard-without-a-tap", "DM360", standard(), put("/taps/2/shape", [2, 1, 1]),
           put("/statistics/3/reduction", "unit")),
+    Case("standard-without-a-described-class", ["DM360"] * 3, of("class-left-out"),
+         [drop("/provenance/class_counts")]),
+    Case("records-of-a-class-without-samples", ["DM316"] * 3, standard(),
+         [put("/provenance/class_counts", [60, 0])]),
     _case("full-without-input-record", "DM360", standard("full")),
 ]  # fmt: skip
 

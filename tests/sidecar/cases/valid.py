@@ -91,6 +91,20 @@ def _power_spectrum() -> Example:
     return traced(made, p=4)
 
 
+def _class_left_out() -> Example:
+    """No sample is of class 1: records by class are of the other, and keep the profile."""
+    made = standard()
+    made.document["provenance"]["class_counts"] = [SAMPLES_OF_ALL, 0]
+    for item in made.document["statistics"]:
+        if item["scope"] == "per_class":
+            item["classes"], item["count"] = [0], [SAMPLES_OF_ALL]
+            for ref in item["tensors"].values():
+                made.tensors[ref["key"]] = made.tensors[ref["key"]][:1]
+                ref["shape"][0] = 1
+    features = {"soft": 2, "m_conv2": 2, "cov_fc": 3}
+    return traced(made, **features)
+
+
 def _many_rows(reduction: str) -> Example:
     made = empty().add(
         record("cov", "covariance", "fc", reduction, classes=True, count=[40, 11]),
@@ -211,6 +225,7 @@ CASES = [
     Case("minimal-batchnorm", [], minimal()),
     Case("minimal-moments", [], _minimal_moments()),
     Case("standard", [], standard()),
+    Case("class-left-out", [], _class_left_out()),
     Case("full", INPUT_NOTES, full()),
     Case("spectrum-over-two-taps", [], _spectrum()),
     Case("mixture", [], _mixture()),
