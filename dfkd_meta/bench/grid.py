@@ -20,6 +20,7 @@ from dfkd_meta.producer.config import Profile
 from dfkd_meta.producer.opening import ExportRun
 from dfkd_meta.producer.train import TrainConfig
 from dfkd_meta.synthesis.recipe import SHARE
+from dfkd_meta.teachers import is_own_code
 
 # Names become names of files and columns.
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,59}$")]
@@ -81,10 +82,11 @@ class TeacherEntry(Config):
     """A teacher: published already, or made here once per profile.
 
     Published: ``published`` is a folder or Hub id, or one for each profile. Made here: ``model``
-    (an architecture or a model folder) with ``weights``, or trained as ``train`` says; then its
-    statistics over ``data`` are exported as ``export`` says. ``test`` (by default ``data``) is what
-    the students are measured on, its split ``test`` unless it names another; ``benchmark`` the name
-    under which published numbers are looked up.
+    (an architecture, code of your own as ``module:function``, or a model folder) with ``weights``,
+    or trained as ``train`` says; then its statistics over ``data`` are exported as ``export`` says.
+    A published one that code of your own builds has its name in ``export.factory``. ``test`` (by
+    default ``data``) is what the students are measured on, its split ``test`` unless it names
+    another; ``benchmark`` the name under which published numbers are looked up.
     """
 
     published: str | dict[Label, str] | None = None
@@ -97,6 +99,12 @@ class TeacherEntry(Config):
     benchmark: str | None = None
     students: Labels | None = None
     profiles: Labels | None = None
+
+    @property
+    def factory(self) -> str | None:
+        """The code of the user's own that builds the teacher again from what lies in its folder."""
+        own = self.model is not None and is_own_code(self.model)
+        return self.export.factory or (self.model if own else None)
 
 
 class Variant(Config):

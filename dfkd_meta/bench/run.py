@@ -201,7 +201,7 @@ def _task(bench: Bench, job: Job, threads: int) -> CellTask:
     options = bench.places.expand(run.config.options)
     return CellTask(
         teacher=str(bench.out / job.teacher.folder),
-        factory=entry.export.factory,
+        factory=entry.factory,
         config=run.config.model_copy(update={"options": options}),
         test=bench.places.expand(entry.test or entry.data, "test"),
         place=str(job.place),

@@ -10,7 +10,7 @@ from dfkd_meta.errors import StatisticsError
 from dfkd_meta.producer.config import ExportConfig
 from dfkd_meta.progress import Progress
 from dfkd_meta.seeding import generator_for
-from dfkd_meta.statistics import in_words, unknown_label
+from dfkd_meta.statistics import name_classes, unknown_label
 
 
 def select(
@@ -38,12 +38,12 @@ def select(
     if len(kept) < 2:
         raise StatisticsError(
             f"all classes but {len(kept)} have fewer than {config.min_count} samples, and two are "
-            f"needed: {in_words(rare)}",
+            f"needed: {name_classes(rare)}",
             hint="use more data, or release no per-class statistics (--set per_class=false)",
         )
     progress.warn(
         f"{len(rare)} class(es) of fewer than {config.min_count} samples are left out, with these "
-        f"samples, and no inputs will be made for them: {in_words(rare)}"
+        f"samples, and no inputs will be made for them: {name_classes(rare)}"
     )
     return Subset(dataset, np.flatnonzero(np.isin(labels, kept))), kept
 

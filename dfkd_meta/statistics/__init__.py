@@ -9,7 +9,7 @@ from dfkd_meta.statistics.base import (
     make_accumulator,
     statistics,
 )
-from dfkd_meta.statistics.classes import check_counts, in_words, unknown_label
+from dfkd_meta.statistics.classes import check_counts, name_classes, unknown_label
 from dfkd_meta.statistics.collect import Collection, collect
 from dfkd_meta.statistics.observe import feature_count
 from dfkd_meta.statistics.requests import Size, forecast
@@ -26,8 +26,8 @@ __all__ = [
     "collect",
     "feature_count",
     "forecast",
-    "in_words",
     "make_accumulator",
+    "name_classes",
     "statistics",
     "unknown_label",
 ]

@@ -83,12 +83,12 @@ def check_counts(samples: int, sizes: Mapping[int, int] | None, min_count: int) 
         if min(small.values()):
             choices.append("lower the minimum (--set min_count=...)")
         raise StatisticsError(
-            f"{len(small)} class(es) have fewer than {min_count} samples: {in_words(small)}",
+            f"{len(small)} class(es) have fewer than {min_count} samples: {name_classes(small)}",
             hint=f"{', '.join(choices[:-1])}, or {choices[-1]}",
         )
 
 
-def in_words(sizes: Mapping[int, int], most: int = 20) -> str:
+def name_classes(sizes: Mapping[int, int], most: int = 20) -> str:
     """Classes with their samples: "class 3: 5, class 7: 0"."""
     listed = [f"class {c}: {n}" for c, n in list(sizes.items())[:most]]
     return ", ".join([*listed, *(["..."] if len(sizes) > most else [])])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from dfkd_meta.bench import run as run_module
 from dfkd_meta.bench.grid import read_grid
@@ -35,6 +36,11 @@ training = { steps = 6, batch_size = 32 }
 [methods.noise]
 [methods.scratch]
 """
+
+
+def own_net(num_classes: int) -> nn.Module:
+    """A teacher of the user's own code, for the blobs."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, num_classes))
 
 
 @pytest.fixture

@@ -8,15 +8,31 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 
+from dfkd_meta.bench.grid import TeacherEntry, read_grid
 from dfkd_meta.bench.journal import append_record, read_journal
 from dfkd_meta.bench.places import Places
 from dfkd_meta.bench.run import Bench, duration, results, run_grid
 from dfkd_meta.bench.tasks import Answer
 from dfkd_meta.errors import DfkdMetaError, UsageError
-from tests.bench.conftest import FakeWorkers, changed, facts
+from dfkd_meta.sidecar import read_sidecar
+from dfkd_meta.teachers import teacher_from_sidecar
+from tests.bench.conftest import FakeWorkers, changed, facts, own_net
+from tests.support.small_recipes import write_blobs
 from tests.support.told import Told
 
+OWN = """
+[teachers.own]
+model = "tests.bench.conftest:own_net"
+weights = "own.safetensors"
+data = "blobs.npz"
+profiles = ["minimal"]
+[teachers.own.export]
+num_classes = 3
+inputs = { shape = [1, 8, 8], value_range = [0, 1], mean = [0.3], std = [0.3] }
+[methods.noise]
+"""
 ALL = [(method, seed) for seed in (0, 1) for method in ("recorded", "noise", "scratch")]
 
 
@@ -53,6 +69,22 @@ def test_a_record_holds_what_was_asked_and_what_came_of_it(
     (task,) = fake_workers.done
     assert task.config.options == {"data": str(bench.places.folder / "blobs.npz")}
     assert task.test == str(bench.places.folder / "blobs.npz")
+
+
+def test_a_teacher_of_ones_own_code_is_opened_by_it_again(
+    tmp_path: Path, fake_workers: FakeWorkers
+) -> None:
+    write_blobs(tmp_path)
+    save_file(own_net(3).state_dict(), tmp_path / "own.safetensors")
+    (tmp_path / "grid.toml").write_text(OWN)
+    grid = read_grid(tmp_path / "grid.toml")
+    run_grid(Bench(grid, tmp_path / "out", Places(tmp_path, {})))
+    (task,) = fake_workers.done
+    sidecar = read_sidecar(Path(task.teacher))
+    assert sidecar.manifest.teacher.source == "local"
+    assert teacher_from_sidecar(Path(task.teacher), sidecar, factory=task.factory)
+    named = {"published": "user/teacher", "export": {"factory": "nets:other"}}
+    assert TeacherEntry.model_validate(named).factory == "nets:other"
 
 
 def test_an_edit_makes_only_what_it_changes(
