@@ -30,7 +30,7 @@ from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.seeding import derive_seed, generator_for
 from dfkd_meta.sidecar import Sidecar
 from dfkd_meta.synthesis.engine import Synthesizer
-from dfkd_meta.synthesis.recipe import Recipe
+from dfkd_meta.synthesis.recipe import Recipe, Rounds
 from dfkd_meta.teachers import Teacher, probe
 
 JUDGED = 200  # new inputs that a student is judged on where they cost next to nothing
@@ -224,8 +224,15 @@ class Distillation:
         recipe = self.recipe
         if recipe.rounds is None:
             return recipe.images
-        ever = self._due(self.config.training.steps - 1) * recipe.batch_size
-        return min(recipe.rounds.capacity, ever, most_kept(self.teacher))
+        return min(self._kept(recipe.rounds), self._ever(recipe.rounds) * recipe.batch_size)
+
+    def _kept(self, rounds: Rounds) -> int:
+        """The most inputs that a pool may hold where batches come in turns."""
+        return min(rounds.capacity, most_kept(self.teacher))
+
+    def _ever(self, rounds: Rounds) -> int:
+        """How many batches come in turns until the last student step."""
+        return rounds.warm_up + 1 + (self.config.training.steps - 1) // rounds.student_steps
 
     def _due(self, student_steps: int) -> int:
         """How many batches there must be before the student step after ``student_steps``."""
@@ -234,7 +241,11 @@ class Distillation:
             return 0
         if recipe.rounds is None:
             return -(-recipe.images // recipe.batch_size)
-        return recipe.rounds.warm_up + 1 + student_steps // recipe.rounds.student_steps
+        rounds = recipe.rounds
+        due = rounds.warm_up + 1 + student_steps // rounds.student_steps
+        if not rounds.ahead:
+            return due
+        return max(due, min(self._ever(rounds), self._kept(rounds) // recipe.batch_size))
 
     def _make_batch(self, progress: Progress) -> None:
         recipe, synthesizer = self.recipe, self.synthesizer
@@ -247,7 +258,8 @@ class Distillation:
         if self.exam.wanted:
             progress.step(self._judge(batch.images))
         if self._has_one_turn():
-            batch = self.exam.hold_out(batch, recipe.images)
+            images = self._due(0) * recipe.batch_size if recipe.rounds else recipe.images
+            batch = self.exam.hold_out(batch, images)
         if not recipe.fresh:
             self.pool.add(batch)
         for note in synthesizer.notes[known:]:
@@ -283,7 +295,7 @@ class Distillation:
         rounds = self.recipe.rounds
         if rounds is None:
             return True
-        return not rounds.fresh and rounds.student_steps >= self.config.training.steps
+        return not rounds.fresh and self._due(0) == self._ever(rounds)
 
     def _images(self) -> int:
         if self.recipe.given is not None:

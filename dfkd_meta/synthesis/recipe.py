@@ -43,7 +43,9 @@ class Rounds:
     that is fewer), or with ``fresh`` new outputs of the source at each step. ``warm_up`` batches
     more are made before the first student step; terms that see the student are off in them. With
     ``share`` a budget sets ``student_steps``, so that this part of the time makes inputs, and where
-    batches take long the method's option ``batch_size``.
+    batches take long the method's option ``batch_size``. ``ahead`` says that the student is not
+    asked: as many batches as the pool holds are made before its first step, so that it sees them
+    all along, and turns say only how many there are.
     """
 
     student_steps: int
@@ -51,6 +53,7 @@ class Rounds:
     warm_up: int = 0
     capacity: int = 60_000
     share: float | None = None
+    ahead: bool = False
 
 
 @dataclass(frozen=True)

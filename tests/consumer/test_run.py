@@ -22,7 +22,7 @@ from dfkd_meta.consumer.run import Distillation, Outcome, run_method
 from dfkd_meta.errors import UsageError
 from dfkd_meta.progress import Silent
 from dfkd_meta.sidecar import Sidecar, read_sidecar
-from dfkd_meta.synthesis.recipe import methods
+from dfkd_meta.synthesis.recipe import Rounds, methods
 from dfkd_meta.teachers import Teacher, teacher_from_sidecar
 from tests.support.small_recipes import ended, options_for, shrunk, teacher_for, write_blobs
 
@@ -229,8 +229,6 @@ def test_rounds_make_batches_as_student_steps_ask_for_them(
     published: Published, tmp_path: Path
 ) -> None:
     run = started("deep_inversion", published, tmp_path)
-    from dfkd_meta.synthesis.recipe import Rounds
-
     for warm_up, per_round, expected in ((0, 3, 3), (2, 3, 5), (0, 7, 1)):
         rounds = Rounds(student_steps=per_round, warm_up=warm_up)
         again = started("deep_inversion", published, tmp_path)
@@ -238,6 +236,39 @@ def test_rounds_make_batches_as_student_steps_ask_for_them(
         outcome = ended(again)
         assert again.synthesizer.made == expected
         assert outcome.images == expected * run.recipe.batch_size
+
+
+@pytest.mark.parametrize(
+    ("capacity", "first"),
+    [(60_000, 5), (27, 3), (10, 2)],  # five batches of nine come in all
+)
+def test_batches_that_do_not_ask_the_student_come_before_it(
+    published: Published, tmp_path: Path, capacity: int, first: int
+) -> None:
+    """As many as the pool holds: what it drops would never be seen."""
+    run = started("deep_inversion", published, tmp_path)
+    rounds = Rounds(student_steps=2, warm_up=1, capacity=capacity, ahead=True)
+    run = Distillation(run.teacher, dataclasses.replace(run.recipe, rounds=rounds), run.config, CPU)
+    made = []
+    for _ in run.advance(Silent()):
+        if not run.trainer.steps_done:
+            made.append(run.synthesizer.made)
+    assert made[-1] == first
+    assert run.synthesizer.made == 5
+    assert run.outcome().verdict is not None
+    held = run.exam.held_out
+    assert (held is None) == (first < 5)
+    assert len(run.pool) == min(capacity, 5 * run.recipe.batch_size - (0 if held is None else 2))
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_inputs_come_in_turns_where_they_are_against_the_student(
+    published: Published, weight: float
+) -> None:
+    teacher, sidecar = opened(published("digits_cnn", "standard"))
+    recipe = make_recipe(teacher, sidecar, settings(options={"adversarial_weight": weight}), CPU)
+    assert recipe.rounds is not None
+    assert recipe.rounds.ahead == (not weight)
 
 
 def test_counts_that_mean_nothing_for_a_method_are_said(published: Published) -> None:

@@ -45,13 +45,13 @@ class RecordedConfig(Config):
     student steps, and none stays.
 
     Otherwise ``batch_size`` inputs (fewer if together they held more than ``batch_numbers``
-    numbers) are refined for ``steps`` steps every ``student_steps`` student steps (under a budget:
-    in ``share`` of the time), ``warm_up`` batches of them before the first, and the latest
-    ``capacity`` stay. They start as noise with the recorded spectrum and values, each with a
-    contrast of its own (which completes draws, where there are any), and move in the coordinates of
-    the spectrum, by Adam at ``learning_rate``. Without a spectrum they do so in units of each
-    feature's spread, as a BatchNorm before all layers or moments of the input have it, or else
-    start as noise of std up to ``start_std``.
+    numbers) are refined for ``steps`` steps for every ``student_steps`` student steps (under a
+    budget: in ``share`` of the time) and ``warm_up`` times more, all before the first student step
+    unless ``adversarial`` asks the student; the latest ``capacity`` stay. They start as noise with
+    the recorded spectrum and values, each with a contrast of its own (which completes draws, where
+    there are any), and move in the coordinates of the spectrum, by Adam at ``learning_rate``.
+    Without a spectrum they do so in units of each feature's spread, as a BatchNorm before all
+    layers or moments of the input have it, or else start as noise of std up to ``start_std``.
     ``features`` pulls each to a draw of its own: at a deep map and the last hidden layer where a
     joint mixture describes them (with the input, the draw also says what to start from), else at
     the last hidden layer, or at the logits if they are all there is.
@@ -180,6 +180,7 @@ def _refined(context: MethodContext, config: RecordedConfig, draws: Draws | None
             warm_up=config.warm_up,
             capacity=config.capacity,
             share=config.share,
+            ahead=not config.adversarial_weight,
         ),
     )
 
