@@ -30,7 +30,8 @@ from dfkd_meta.progress import Progress, Silent
 from dfkd_meta.seeding import derive_seed, generator_for
 from dfkd_meta.sidecar import Sidecar
 from dfkd_meta.synthesis.engine import Synthesizer
-from dfkd_meta.synthesis.recipe import Recipe, Rounds
+from dfkd_meta.synthesis.recipe import Recipe
+from dfkd_meta.synthesis.rounds import Rounds
 from dfkd_meta.teachers import Teacher, probe
 
 JUDGED = 200  # new inputs that a student is judged on where they cost next to nothing
@@ -224,15 +225,12 @@ class Distillation:
         recipe = self.recipe
         if recipe.rounds is None:
             return recipe.images
-        return min(self._kept(recipe.rounds), self._ever(recipe.rounds) * recipe.batch_size)
+        ever = recipe.rounds.batches(self.config.training.steps) * recipe.batch_size
+        return min(self._kept(recipe.rounds), ever)
 
     def _kept(self, rounds: Rounds) -> int:
         """The most inputs that a pool may hold where batches come in turns."""
         return min(rounds.capacity, most_kept(self.teacher))
-
-    def _ever(self, rounds: Rounds) -> int:
-        """How many batches come in turns until the last student step."""
-        return rounds.warm_up + 1 + (self.config.training.steps - 1) // rounds.student_steps
 
     def _due(self, student_steps: int) -> int:
         """How many batches there must be before the student step after ``student_steps``."""
@@ -241,11 +239,8 @@ class Distillation:
             return 0
         if recipe.rounds is None:
             return -(-recipe.images // recipe.batch_size)
-        rounds = recipe.rounds
-        due = rounds.warm_up + 1 + student_steps // rounds.student_steps
-        if not rounds.ahead:
-            return due
-        return max(due, min(self._ever(rounds), self._kept(rounds) // recipe.batch_size))
+        room = self._kept(recipe.rounds) // recipe.batch_size
+        return recipe.rounds.due(student_steps, self.config.training.steps, room)
 
     def _make_batch(self, progress: Progress) -> None:
         recipe, synthesizer = self.recipe, self.synthesizer
@@ -295,7 +290,7 @@ class Distillation:
         rounds = self.recipe.rounds
         if rounds is None:
             return True
-        return not rounds.fresh and self._due(0) == self._ever(rounds)
+        return not rounds.fresh and self._due(0) == rounds.batches(self.config.training.steps)
 
     def _images(self) -> int:
         if self.recipe.given is not None:

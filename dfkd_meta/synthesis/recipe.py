@@ -15,6 +15,7 @@ from dfkd_meta.config import Config, make_config
 from dfkd_meta.errors import MethodError, UsageError
 from dfkd_meta.registry import Registry
 from dfkd_meta.sidecar import Sidecar
+from dfkd_meta.synthesis.rounds import Rounds
 from dfkd_meta.synthesis.sources.base import Source
 from dfkd_meta.synthesis.targets import TargetSampler
 from dfkd_meta.synthesis.terms.base import Term
@@ -33,27 +34,6 @@ class Weighted:
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 Perturb = Callable[[int, torch.Generator], AbstractContextManager[None]]
-
-
-@dataclass(frozen=True)
-class Rounds:
-    """Synthesis and student take turns: ``student_steps`` student steps after each batch.
-
-    The student sees the pool of the latest ``capacity`` inputs (of as many as fit into 4 GiB, where
-    that is fewer), or with ``fresh`` new outputs of the source at each step. ``warm_up`` batches
-    more are made before the first student step; terms that see the student are off in them. With
-    ``share`` a budget sets ``student_steps``, so that this part of the time makes inputs, and where
-    batches take long the method's option ``batch_size``. ``ahead`` says that the student is not
-    asked: as many batches as the pool holds are made before its first step, so that it sees them
-    all along, and turns say only how many there are.
-    """
-
-    student_steps: int
-    fresh: bool = False
-    warm_up: int = 0
-    capacity: int = 60_000
-    share: float | None = None
-    ahead: bool = False
 
 
 @dataclass(frozen=True)

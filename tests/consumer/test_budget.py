@@ -26,7 +26,8 @@ from dfkd_meta.consumer.pipeline import DistillConfig
 from dfkd_meta.consumer.run import run_method
 from dfkd_meta.errors import UsageError
 from dfkd_meta.sidecar import Sidecar, read_sidecar
-from dfkd_meta.synthesis.recipe import Recipe, Rounds, Weighted
+from dfkd_meta.synthesis.recipe import Recipe, Weighted
+from dfkd_meta.synthesis.rounds import Rounds
 from dfkd_meta.synthesis.sources.pixels import PixelSource, gaussian_start
 from dfkd_meta.synthesis.targets import TargetSampler
 from dfkd_meta.synthesis.terms.base import Term

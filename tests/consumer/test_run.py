@@ -22,7 +22,8 @@ from dfkd_meta.consumer.run import Distillation, Outcome, run_method
 from dfkd_meta.errors import UsageError
 from dfkd_meta.progress import Silent
 from dfkd_meta.sidecar import Sidecar, read_sidecar
-from dfkd_meta.synthesis.recipe import Rounds, methods
+from dfkd_meta.synthesis.recipe import methods
+from dfkd_meta.synthesis.rounds import Rounds
 from dfkd_meta.teachers import Teacher, teacher_from_sidecar
 from tests.support.small_recipes import ended, options_for, shrunk, teacher_for, write_blobs
 

@@ -11,7 +11,8 @@ from dfkd_meta.synthesis.methods.deep_inversion import (
     DeepInversionConfig,
     deep_inversion,
 )
-from dfkd_meta.synthesis.recipe import MethodContext, Recipe, Rounds, Weighted, method
+from dfkd_meta.synthesis.recipe import MethodContext, Recipe, Weighted, method
+from dfkd_meta.synthesis.rounds import Rounds
 from dfkd_meta.synthesis.terms.adversarial import JensenShannon
 
 

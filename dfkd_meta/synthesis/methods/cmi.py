@@ -13,15 +13,8 @@ from dfkd_meta.synthesis.methods.deep_inversion import (
     statistic_norms,
     statistics_notes,
 )
-from dfkd_meta.synthesis.recipe import (
-    SHARE,
-    Augment,
-    MethodContext,
-    Recipe,
-    Rounds,
-    Weighted,
-    method,
-)
+from dfkd_meta.synthesis.recipe import SHARE, Augment, MethodContext, Recipe, Weighted, method
+from dfkd_meta.synthesis.rounds import Rounds
 from dfkd_meta.synthesis.sources.inverted import InvertedSource
 from dfkd_meta.synthesis.sources.networks import make_generator
 from dfkd_meta.synthesis.targets import TargetSampler

@@ -7,7 +7,8 @@ from pydantic import Field
 from dfkd_meta.config import Config
 from dfkd_meta.errors import TeacherError
 from dfkd_meta.sidecar import Tap
-from dfkd_meta.synthesis.recipe import MethodContext, Recipe, Rounds, Weighted, method
+from dfkd_meta.synthesis.recipe import MethodContext, Recipe, Weighted, method
+from dfkd_meta.synthesis.rounds import Rounds
 from dfkd_meta.synthesis.sources.generator import GeneratorSource
 from dfkd_meta.synthesis.sources.networks import make_generator
 from dfkd_meta.synthesis.targets import TargetSampler

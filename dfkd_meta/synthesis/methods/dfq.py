@@ -10,7 +10,8 @@ from dfkd_meta.synthesis.methods.deep_inversion import (
     batch_statistics,
     statistics_notes,
 )
-from dfkd_meta.synthesis.recipe import MethodContext, Recipe, Rounds, Weighted, method
+from dfkd_meta.synthesis.recipe import MethodContext, Recipe, Weighted, method
+from dfkd_meta.synthesis.rounds import Rounds
 from dfkd_meta.synthesis.targets import TargetSampler
 from dfkd_meta.synthesis.terms.adversarial import AdversarialDivergence
 from dfkd_meta.synthesis.terms.gaussian_divergence import GaussianDivergence

@@ -11,7 +11,8 @@ from dfkd_meta.synthesis.methods.deep_inversion import (
     has_batchnorm,
     statistics_notes,
 )
-from dfkd_meta.synthesis.recipe import MethodContext, Recipe, Rounds, Weighted, method
+from dfkd_meta.synthesis.recipe import MethodContext, Recipe, Weighted, method
+from dfkd_meta.synthesis.rounds import Rounds
 from dfkd_meta.synthesis.sources.meta import MetaSource, Update
 from dfkd_meta.synthesis.sources.networks import make_generator
 from dfkd_meta.synthesis.targets import TargetSampler

@@ -10,7 +10,8 @@ from dfkd_meta.synthesis.methods.deep_inversion import (
     statistic_norms,
     statistics_notes,
 )
-from dfkd_meta.synthesis.recipe import MethodContext, Recipe, Rounds, Weighted, method
+from dfkd_meta.synthesis.recipe import MethodContext, Recipe, Weighted, method
+from dfkd_meta.synthesis.rounds import Rounds
 from dfkd_meta.synthesis.sources.label_embedding import LabelEmbeddingSource, spread_embeddings
 from dfkd_meta.synthesis.sources.networks import make_generator
 from dfkd_meta.synthesis.targets import TargetSampler

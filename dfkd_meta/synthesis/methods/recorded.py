@@ -18,7 +18,8 @@ from dfkd_meta.synthesis.gaussians import (
 )
 from dfkd_meta.synthesis.methods.deep_inversion import STATISTICS, batch_statistics
 from dfkd_meta.synthesis.methods.lopes_top_layer import TOP, top_record, top_target
-from dfkd_meta.synthesis.recipe import SHARE, MethodContext, Query, Recipe, Rounds, Weighted, method
+from dfkd_meta.synthesis.recipe import SHARE, MethodContext, Query, Recipe, Weighted, method
+from dfkd_meta.synthesis.rounds import Rounds
 from dfkd_meta.synthesis.scales import scaled_inputs
 from dfkd_meta.synthesis.sources.pixels import PixelSource, Start, gaussian_start, white_start
 from dfkd_meta.synthesis.spectra import natural_inputs

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from dfkd_meta.synthesis.methods.dafl import OnlineConfig, online_generator
-from dfkd_meta.synthesis.recipe import MethodContext, Recipe, Rounds, Weighted, method
+from dfkd_meta.synthesis.recipe import MethodContext, Recipe, Weighted, method
+from dfkd_meta.synthesis.rounds import Rounds
 from dfkd_meta.synthesis.targets import TargetSampler
 from dfkd_meta.synthesis.terms.adversarial import AdversarialDivergence
 from dfkd_meta.teachers import default_taps
